@@ -1,0 +1,5 @@
+"""`python -m soundkeep`."""
+
+from soundkeep.cli import main
+
+main()
