@@ -1,0 +1,1 @@
+"""What both planes stand on: claims, errors, the database, the edge, the audit chain, time."""

@@ -1,0 +1,336 @@
+"""One small surface over SQLite (apsw) and PostgreSQL (asyncpg). SQL itself lives in the stores.
+
+Statements are written once, in the dialect both engines share, with `:name` parameters. A row is
+a tuple-like in the order of the SELECT.
+
+On SQLite a read of `all` or `one` runs in the event loop (microseconds, so only for statements
+that walk an index); `scan` runs in a thread. A transaction waits for the write lock and for the
+disk in a thread, and runs its short statements in between in the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import apsw
+import asyncpg
+
+from soundkeep.foundation.errors import StorageFull, Unavailable
+
+Params = Mapping[str, Any]
+"""Values by name: text, integers, floats, None."""
+
+Row = Any
+"""A tuple-like in the order of the SELECT; each engine's own class."""
+
+T = TypeVar("T")
+
+_NOTHING: Params = {}
+_BUSY_MS = 10_000
+_SCAN_THREADS = 2
+_CHANNEL = "soundkeep_changed"
+
+DIALECT: Mapping[str, Mapping[str, str]] = {
+    "sqlite": {"{serial}": "INTEGER PRIMARY KEY AUTOINCREMENT"},
+    "postgresql": {"{serial}": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
+}
+"""What the engines spell differently in a schema file."""
+
+
+class Connection(Protocol):
+    """One open transaction."""
+
+    async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        """Every row."""
+
+    async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
+        """The first row, or None."""
+
+    async def run(self, sql: str, params: Params = _NOTHING) -> int:
+        """Change something; how many rows changed."""
+
+    async def many(self, sql: str, rows: Iterable[Params]) -> None:
+        """The same statement for every row."""
+
+    async def script(self, sql: str) -> None:
+        """Several statements without parameters: schema files."""
+
+    async def announce(self) -> None:
+        """Tell every process that watches `version` that this transaction matters to it."""
+
+
+class Database(Protocol):
+    """A database that many tasks share."""
+
+    engine: str
+
+    async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        """Every row of a statement that walks an index."""
+
+    async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
+        """The first row of a statement that walks an index, or None."""
+
+    async def scan(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        """Every row of a statement that may read the whole table; never blocks the loop."""
+
+    def transaction(self) -> Any:  # noqa: ANN401  an async context manager of Connection
+        """`async with db.transaction() as tx`: everything inside happens, or nothing does."""
+
+    def version(self) -> int:
+        """A number that changes when another task or process may have committed something."""
+
+    async def close(self) -> None:
+        """Let go of files, threads and sockets."""
+
+
+async def connect(url: str) -> Database:
+    """Open `postgresql://...`, or a SQLite file by its path."""
+    if url.startswith(("postgresql://", "postgres://")):
+        return await PostgresDatabase.connect(url)
+    return SqliteDatabase(Path(url))
+
+
+class SqliteDatabase:
+    """One file: WAL, every commit synced, one writer, readers that never wait."""
+
+    engine = "sqlite"
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = str(path)
+        with _translated():
+            self._writer = _open(self._path)
+            self._reader = _open(self._path)
+            self._scanners = [_open(self._path) for _ in range(_SCAN_THREADS)]
+        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-write")
+        self._scan_threads = ThreadPoolExecutor(_SCAN_THREADS, thread_name_prefix="sqlite-scan")
+        self._turn = asyncio.Lock()
+
+    async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        with _translated():
+            return self._reader.execute(sql, params).fetchall()
+
+    async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
+        with _translated():
+            return self._reader.execute(sql, params).fetchone()
+
+    async def scan(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        def work() -> list[Row]:
+            scanner = self._scanners.pop()
+            try:
+                with _translated():
+                    return scanner.execute(sql, params).fetchall()
+            finally:
+                self._scanners.append(scanner)
+
+        return await asyncio.get_running_loop().run_in_executor(self._scan_threads, work)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        async with self._turn:
+            await self._write(lambda: self._writer.execute("BEGIN IMMEDIATE"))
+            try:
+                yield _SqliteConnection(self)
+                await self._write(lambda: self._writer.execute("COMMIT"))
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def version(self) -> int:
+        return self._reader.data_version()
+
+    async def close(self) -> None:
+        self._write_thread.shutdown()
+        self._scan_threads.shutdown()
+        for connection in (*self._scanners, self._reader, self._writer):
+            connection.close()
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        """Run in the writer's thread; finish even when the caller is cancelled."""
+
+        def guarded() -> T:
+            with _translated():
+                return work()
+
+        running = asyncio.get_running_loop().run_in_executor(self._write_thread, guarded)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
+
+class _SqliteConnection:
+    """The writer between BEGIN and COMMIT."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+        self._raw = database._writer  # noqa: SLF001  the two classes are one thing
+
+    async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        with _translated():
+            return self._raw.execute(sql, params).fetchall()
+
+    async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
+        rows = await self.all(sql, params)
+        return rows[0] if rows else None
+
+    async def run(self, sql: str, params: Params = _NOTHING) -> int:
+        with _translated():
+            before = self._raw.total_changes()
+            self._raw.execute(sql, params).fetchall()
+            return self._raw.total_changes() - before
+
+    async def many(self, sql: str, rows: Iterable[Params]) -> None:
+        await self._database._write(lambda: self._raw.executemany(sql, rows))  # noqa: SLF001
+
+    async def script(self, sql: str) -> None:
+        await self._database._write(lambda: self._raw.execute(sql))  # noqa: SLF001
+
+    async def announce(self) -> None:
+        """Nothing to do: `data_version` tells every process of every commit."""
+
+
+class PostgresDatabase:
+    """A pool of connections; `version` follows NOTIFY, and the clock where that is lost."""
+
+    engine = "postgresql"
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._heard = 0
+        self._listener: asyncpg.pool.PoolConnectionProxy | None = None
+
+    @classmethod
+    async def connect(cls, url: str) -> PostgresDatabase:
+        with _translated():
+            pool = await asyncpg.create_pool(url, min_size=1, max_size=8, command_timeout=60)
+        database = cls(pool)
+        await database._listen()
+        return database
+
+    async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        text, names = _numbered(sql)
+        with _translated():
+            return await self._pool.fetch(text, *(params[name] for name in names))
+
+    async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
+        text, names = _numbered(sql)
+        with _translated():
+            return await self._pool.fetchrow(text, *(params[name] for name in names))
+
+    async def scan(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        return await self.all(sql, params)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        with _translated():
+            async with self._pool.acquire() as raw:
+                connection = _PostgresConnection(raw)
+                async with raw.transaction():
+                    yield connection
+                self._heard += connection.announced
+
+    def version(self) -> int:
+        seconds = int(asyncio.get_running_loop().time())
+        return self._heard * 1_000_000_000 + seconds // _POLL_SECONDS
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            await self._pool.release(self._listener)
+        await self._pool.close()
+
+    async def _listen(self) -> None:
+        listener = self._listener = await self._pool.acquire()
+        await listener.add_listener(_CHANNEL, self._hear)
+
+    def _hear(self, *_: object) -> None:
+        self._heard += 1
+
+
+_POLL_SECONDS = 2
+
+
+class _PostgresConnection:
+    """One pooled connection inside a transaction."""
+
+    def __init__(self, raw: asyncpg.pool.PoolConnectionProxy) -> None:
+        self._raw = raw
+        self.announced = False
+
+    async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+        text, names = _numbered(sql)
+        return await self._raw.fetch(text, *(params[name] for name in names))
+
+    async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
+        text, names = _numbered(sql)
+        return await self._raw.fetchrow(text, *(params[name] for name in names))
+
+    async def run(self, sql: str, params: Params = _NOTHING) -> int:
+        text, names = _numbered(sql)
+        status = await self._raw.execute(text, *(params[name] for name in names))
+        return int(status.rpartition(" ")[2]) if status[-1].isdigit() else 0
+
+    async def many(self, sql: str, rows: Iterable[Params]) -> None:
+        text, names = _numbered(sql)
+        await self._raw.executemany(text, [[row[name] for name in names] for row in rows])
+
+    async def script(self, sql: str) -> None:
+        await self._raw.execute(sql)
+
+    async def announce(self) -> None:
+        self.announced = True
+        await self._raw.execute(f"NOTIFY {_CHANNEL}")
+
+
+def _open(path: str) -> apsw.Connection:
+    connection = apsw.Connection(path)
+    connection.set_busy_timeout(_BUSY_MS)
+    connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+_NAMED = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+
+
+@lru_cache(maxsize=2048)
+def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    """`:name` parameters as `$1, $2, ...` and the order of their names."""
+    names: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        name = found.group(1)
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return _NAMED.sub(number, sql), tuple(names)
+
+
+class _translated:  # noqa: N801  read as a verb at its uses
+    """Turn a full disk and a lost or busy database into our errors; a class, since it is hot."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
+        if isinstance(error, apsw.FullError | asyncpg.DiskFullError) or (
+            isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        ):
+            raise StorageFull("The database's disk is full: free some space.") from error
+        if isinstance(error, apsw.BusyError):
+            raise Unavailable("The database is busy: try again.", retry_after=1) from error
+        if isinstance(error, apsw.CantOpenError | OSError | asyncpg.PostgresConnectionError):
+            raise Unavailable("The database does not answer: try again.") from error

@@ -1,0 +1,45 @@
+"""Counters and timings in Prometheus' text format, summed over all workers of a node."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_REQUESTS = Counter("soundkeep_requests_total", "Requests answered.", ("method", "route", "status"))
+_SECONDS = Histogram(
+    "soundkeep_request_seconds",
+    "Time from a request's first byte to its answer's last.",
+    ("route",),
+    buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10),
+)
+_BYTES_IN = Counter("soundkeep_uploaded_bytes_total", "Bytes of recordings taken in.", ("region",))
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+def count_request(method: str, route: str, status: int, seconds: float) -> None:
+    """One answered request; status 0 is a client that left before the answer began."""
+    _REQUESTS.labels(method if method in _METHODS else "other", route, status).inc()
+    _SECONDS.labels(route).observe(seconds)
+
+
+def count_upload(region: str, size: int) -> None:
+    """One stored object of `size` bytes."""
+    _BYTES_IN.labels(region).inc(size)
+
+
+def exposition() -> bytes:
+    """All metrics, in the text format."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest()
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

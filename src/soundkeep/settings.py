@@ -1,0 +1,187 @@
+"""Every setting, once: a TOML file, then the environment, then frozen. docs/settings.md lists all.
+
+`SOUNDKEEP_SERVER__PORT=9000` overrides `port` of `[server]`. Relative paths are relative to the
+file's folder. What cannot work is refused here, with what to do.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from soundkeep.foundation.errors import BadSettings
+
+PREFIX = "SOUNDKEEP_"
+REFERENCE_REGIONS = ("us-west", "us-east", "uk", "ap", "ca")
+_REGION_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 2
+    public_url: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    trusted_proxies: tuple[str, ...] = ()
+    log_level: str = "info"
+    log_requests: bool = True
+    metrics_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The control plane: where it lives, how long what it issues lasts."""
+
+    database: str = "identity.db"
+    secret_key_file: str = "secret.key"  # noqa: S105  a file name
+    token_seconds: int = 3600
+    signing_key_days: int = 30
+    session_idle_minutes: int = 30
+    session_hours: int = 12
+    failures_per_key: int = 10
+    failures_per_address: int = 50
+
+
+class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One region: its database and where its bytes are."""
+
+    database: str = ""
+    blobs: str = ""
+    max_upload_bytes: int = 5 * 1024**3
+    min_free_bytes: int = 64 * 1024**2
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All of it."""
+
+    server: Server = Server()
+    identity: Identity = Identity()
+    regions: dict[str, RegionSettings] = {"us-east": RegionSettings()}
+
+    @property
+    def base_url(self) -> str:
+        """What clients call us: `public_url`, or the listening address."""
+        if self.server.public_url:
+            return self.server.public_url.rstrip("/")
+        scheme = "https" if self.server.tls_certificate else "http"
+        host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
+        return f"{scheme}://{host}:{self.server.port}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach us over TLS."""
+        return self.base_url.startswith("https://")
+
+
+def read(path: Path, env: Mapping[str, str]) -> Settings:
+    """The settings of a file and an environment; BadSettings says what to change."""
+    try:
+        tree: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise BadSettings(f"{path}: no such file. Make one: soundkeep init --dir DIR.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadSettings(f"{path}: {error}") from None
+    _override(tree, env)
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadSettings(f"{path}: {error}") from None
+    settings = _located(settings, path.parent.resolve())
+    _check(settings)
+    return settings
+
+
+def _override(tree: dict[str, Any], env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        if not name.startswith(PREFIX) or "__" not in name:
+            continue
+        *tables, leaf = name.removeprefix(PREFIX).lower().split("__")
+        at = tree
+        for table in tables:
+            at = at.setdefault(table.replace("_", "-") if at is tree.get("regions") else table, {})
+        is_list = leaf in ("trusted_proxies", "metrics_networks")
+        at[leaf] = [part.strip() for part in value.split(",")] if is_list else value
+
+
+def _located(settings: Settings, folder: Path) -> Settings:
+    """The settings with every path absolute and every default path filled in."""
+
+    def place(text: str, default: str = "") -> str:
+        chosen = text or default
+        remote = chosen.startswith(("postgresql://", "postgres://", "s3://"))
+        return chosen if remote or not chosen else str(folder / chosen)
+
+    replace = msgspec.structs.replace
+    return replace(
+        settings,
+        server=replace(
+            settings.server,
+            tls_certificate=place(settings.server.tls_certificate),
+            tls_key=place(settings.server.tls_key),
+        ),
+        identity=replace(
+            settings.identity,
+            database=place(settings.identity.database),
+            secret_key_file=place(settings.identity.secret_key_file),
+        ),
+        regions={
+            name: replace(
+                region,
+                database=place(region.database, f"regions/{name}/region.db"),
+                blobs=place(region.blobs, f"regions/{name}/blobs"),
+            )
+            for name, region in settings.regions.items()
+        },
+    )
+
+
+def _check(settings: Settings) -> None:
+    server = settings.server
+    if not settings.regions:
+        raise BadSettings("Name at least one region: [regions.us-east].")
+    for name in settings.regions:
+        if not _REGION_NAME.fullmatch(name):
+            raise BadSettings(f"Region {name!r}: use a-z, 0-9 and -, a letter first.")
+    for network in (*server.trusted_proxies, *server.metrics_networks):
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise BadSettings(f"server: {error}. Write a CIDR range like 10.0.0.0/8.") from None
+    if bool(server.tls_certificate) != bool(server.tls_key):
+        raise BadSettings("server.tls_certificate and server.tls_key go together: set both.")
+    for file in filter(None, (server.tls_certificate, server.tls_key)):
+        if not Path(file).is_file():
+            raise BadSettings(f"{file}: no such file (server.tls_certificate, server.tls_key).")
+    if not (_is_loopback(server.host) or server.tls_certificate or server.trusted_proxies):
+        raise BadSettings(
+            f"Plain HTTP on {server.host} would show tokens to the network: set "
+            "server.tls_certificate and server.tls_key, or list your TLS proxy in "
+            "server.trusted_proxies, or listen on 127.0.0.1."
+        )
+    for name, value, least in (
+        ("server.port", server.port, 0),
+        ("server.workers", server.workers, 1),
+        ("identity.token_seconds", settings.identity.token_seconds, 1),
+        ("identity.signing_key_days", settings.identity.signing_key_days, 1),
+        ("identity.session_idle_minutes", settings.identity.session_idle_minutes, 1),
+        ("identity.session_hours", settings.identity.session_hours, 1),
+        ("identity.failures_per_key", settings.identity.failures_per_key, 1),
+        ("identity.failures_per_address", settings.identity.failures_per_address, 1),
+    ):
+        if value < least:
+            raise BadSettings(f"{name} must be at least {least}.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
