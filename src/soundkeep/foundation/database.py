@@ -39,8 +39,11 @@ _SCAN_THREADS = 2
 _CHANNEL = "soundkeep_changed"
 
 DIALECT: Mapping[str, Mapping[str, str]] = {
-    "sqlite": {"{serial}": "INTEGER PRIMARY KEY AUTOINCREMENT"},
-    "postgresql": {"{serial}": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
+    "sqlite": {"{serial}": "INTEGER PRIMARY KEY AUTOINCREMENT", "{json}": "TEXT"},
+    "postgresql": {
+        "{serial}": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "{json}": "JSONB",
+    },
 }
 """What the engines spell differently in a schema file."""
 
@@ -205,17 +208,18 @@ class PostgresDatabase:
 
     engine = "postgresql"
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, listener: asyncpg.Connection) -> None:
         self._pool = pool
+        self._listener = listener
         self._heard = 0
-        self._listener: asyncpg.pool.PoolConnectionProxy | None = None
 
     @classmethod
     async def connect(cls, url: str) -> PostgresDatabase:
         with _translated():
+            listener = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
             pool = await asyncpg.create_pool(url, min_size=1, max_size=8, command_timeout=60)
-        database = cls(pool)
-        await database._listen()
+            database = cls(pool, listener)
+            await listener.add_listener(_CHANNEL, database._hear)
         return database
 
     async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
@@ -245,19 +249,15 @@ class PostgresDatabase:
         return self._heard * 1_000_000_000 + seconds // _POLL_SECONDS
 
     async def close(self) -> None:
-        if self._listener is not None:
-            await self._pool.release(self._listener)
+        await self._listener.close()
         await self._pool.close()
-
-    async def _listen(self) -> None:
-        listener = self._listener = await self._pool.acquire()
-        await listener.add_listener(_CHANNEL, self._hear)
 
     def _hear(self, *_: object) -> None:
         self._heard += 1
 
 
 _POLL_SECONDS = 2
+_CONNECT_SECONDS = 10
 
 
 class _PostgresConnection:

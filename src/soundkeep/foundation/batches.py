@@ -1,0 +1,60 @@
+"""Group commit: what arrives while one batch is being written makes up the next one.
+
+One disk sync and one transaction then serve every request that waited for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+Work = Callable[[Sequence[T]], Awaitable[None]]
+"""Makes a whole batch durable, or raises and leaves nothing of it."""
+
+
+class Batches(Generic[T]):
+    """A queue of things to be made durable together."""
+
+    def __init__(self, *, largest: int = 256) -> None:
+        self._largest = largest
+        self._waiting: list[tuple[T, asyncio.Future[None]]] = []
+        self._runner: asyncio.Task[None] | None = None
+
+    async def add(self, item: T, work: Work[T]) -> None:
+        """Return when `work` is through with the item; raise what it raised for it.
+
+        A caller that is cancelled meanwhile learns it only after the item's fate is decided.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, done))
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run(work))
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])
+            done.exception()
+            raise
+
+    async def _run(self, work: Work[T]) -> None:
+        while self._waiting:
+            batch = self._waiting[: self._largest]
+            del self._waiting[: self._largest]
+            await self._settle(batch, work)
+
+    async def _settle(self, batch: Sequence[tuple[T, asyncio.Future[None]]], work: Work[T]) -> None:
+        """Try all together; where that fails, each alone, so that one cannot spoil the others."""
+        try:
+            await work([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the item's
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+                return
+            for each in batch:
+                await self._settle([each], work)
+        else:
+            for _, done in batch:
+                done.set_result(None)

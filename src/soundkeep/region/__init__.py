@@ -1,0 +1,1 @@
+"""The data plane: one region, its objects, their bytes and who may see them."""

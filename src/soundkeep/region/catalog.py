@@ -1,0 +1,108 @@
+"""Find objects. Contract §2, "Objects"."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from soundkeep.foundation.claims import Claims
+from soundkeep.foundation.errors import BadInput, NotFound
+from soundkeep.foundation.sql import Where, all_of
+from soundkeep.region import fiql, store
+from soundkeep.region.fiql import Field, Kind
+from soundkeep.region.model import State, StoredObject
+from soundkeep.region.plane import Region, must_live_here
+
+FIELDS = {
+    "id": Field("id"),
+    "type": Field("type"),
+    "mimeType": Field("mime_type"),
+    "objectName": Field("name"),
+    "name": Field("name"),
+    "checksum": Field("checksum"),
+    "customerId": Field("customer"),
+    "userId": Field("user_id"),
+    "storedBytes": Field("size", Kind.NUMBER),
+    "size": Field("size", Kind.NUMBER),
+    "createdTime": Field("created_ms", Kind.TIME),
+    "updatedTime": Field("updated_ms", Kind.TIME),
+    "objectState": Field("state"),
+    "bucketId": Field("bucket_id"),
+    "shared": Field("shared", Kind.FLAG),
+}
+"""Content fields by the names that filters and `sortField` use."""
+
+DEFAULT_SORT = "createdTime"
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+_LOAD_SIZE = 1000
+_AVAILABLE = Where("state = :available", {"available": State.AVAILABLE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What a client looks for; `offset` counts records, 0 first."""
+
+    filter: str = ""
+    offset: int = 0
+    limit: int = DEFAULT_LIMIT
+    sort: str = DEFAULT_SORT
+    descending: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Objects as JSON texts; `last` is true exactly when nothing follows."""
+
+    documents: Sequence[str]
+    last: bool
+    total: int
+
+
+async def search(region: Region, claims: Claims, wanted: Search) -> Page:
+    """The caller's objects that match; only AVAILABLE ones unless the filter names the state."""
+    must_live_here(region, claims)
+    found = fiql.parse(wanted.filter, FIELDS)
+    if wanted.sort not in FIELDS:
+        raise BadInput(f"Objects cannot be sorted by {wanted.sort!r}.", field="sortField")
+    conditions = [store.within(claims.reach), found.where]
+    if "objectState" not in found.selectors:
+        conditions.append(_AVAILABLE)
+    where = all_of(*conditions)
+    documents = await store.page_of_documents(
+        region.db,
+        customer=claims.customer,
+        where=where,
+        order=FIELDS[wanted.sort].column,
+        descending=wanted.descending,
+        offset=wanted.offset,
+        limit=wanted.limit + 1,
+    )
+    page = documents[: wanted.limit]
+    last = len(documents) <= wanted.limit
+    if last and documents:
+        return Page(page, last, wanted.offset + len(page))
+    total = await store.count(region.db, customer=claims.customer, where=where)
+    return Page(page, last, total)
+
+
+async def one(region: Region, claims: Claims, object_id: str) -> str:
+    """An object's JSON; NotFound for unknown, foreign and out-of-scope ids alike."""
+    must_live_here(region, claims)
+    found = await store.document_by_id(
+        region.db, object_id, customer=claims.customer, reach=claims.reach
+    )
+    if found is None:
+        raise NotFound("There is no such object.")
+    return found
+
+
+async def load(region: Region, objects: Iterable[StoredObject]) -> int:
+    """Add rows whose bytes are in place already, a thousand at a time; how many there were."""
+    remaining, total = iter(objects), 0
+    while batch := list(itertools.islice(remaining, _LOAD_SIZE)):
+        async with region.db.transaction() as tx:
+            await store.add_objects(tx, batch)
+        total += len(batch)
+    return total

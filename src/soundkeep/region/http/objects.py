@@ -1,0 +1,145 @@
+"""`/storage/{region}/v3/objects`: search, metadata, content, one-shot upload. Contract §2."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+import msgspec
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from soundkeep.foundation.claims import Access, Claims
+from soundkeep.foundation.errors import BadInput
+from soundkeep.region import catalog, content
+from soundkeep.region.catalog import Search
+from soundkeep.region.http import conditional, uploads
+from soundkeep.region.http.conditional import Unsatisfiable, Validators
+from soundkeep.region.http.guard import BASE, Door, number, parameter
+from soundkeep.region.model import Readable
+from soundkeep.region.plane import Region
+from soundkeep.region.wire import document
+
+_FURTHEST = 2**53
+
+
+def routes(door: Door) -> list[Route]:
+    """URL, handler, and the access class that a key needs."""
+    objects = f"{BASE}/objects"
+    return [
+        Route(objects, door.opens(search, Access.READ)),
+        Route(objects, door.opens(upload, Access.EDIT), methods=["POST"]),
+        Route(f"{objects}/{{id}}", door.opens(one, Access.READ)),
+        Route(f"{objects}/{{id}}/metadata", door.opens(one, Access.READ)),
+        Route(f"{objects}/{{id}}/content", door.opens(download, Access.DOWNLOAD)),
+    ]
+
+
+async def search(request: Request, region: Region, claims: Claims) -> Response:
+    """A page of objects; `pageKey` is a record offset."""
+    offset = number(request, "pageKey", 0, least=0, most=_FURTHEST)
+    limit = number(request, "limit", catalog.DEFAULT_LIMIT, least=1, most=catalog.MAX_LIMIT)
+    direction = parameter(request, "sortDirection", "DESC").upper()
+    if direction not in ("ASC", "DESC"):
+        raise BadInput("sortDirection is ASC or DESC.", field="sortDirection")
+    wanted = Search(
+        filter=parameter(request, "filter"),
+        offset=offset,
+        limit=limit,
+        sort=parameter(request, "sortField") or catalog.DEFAULT_SORT,
+        descending=direction == "DESC",
+    )
+    page = await catalog.search(region, claims, wanted)
+    body = {
+        "content": [msgspec.Raw(each.encode()) for each in page.documents],
+        "lastPage": page.last,
+        "pageKey": offset + limit,
+        "pageSize": len(page.documents),
+        "total": page.total,
+    }
+    return _json(msgspec.json.encode(body))
+
+
+async def one(request: Request, region: Region, claims: Claims) -> Response:
+    """An object's JSON."""
+    return _json((await catalog.one(region, claims, request.path_params["id"])).encode())
+
+
+async def upload(request: Request, region: Region, claims: Claims) -> Response:
+    """201 with the object's JSON, once it is safe."""
+    stored = await uploads.receive(request, region, claims)
+    where = f"/storage/{region.name}/v3/objects/{stored.id}"
+    return _json(document(stored).encode(), status=201, location=where)
+
+
+async def download(request: Request, region: Region, claims: Claims) -> Response:
+    """The bytes, whole or a range of them (RFC 9110)."""
+    found = await content.readable(region, claims, request.path_params["id"])
+    current = Validators(f'"{found.sha256}"', found.updated_ms)
+    headers = {
+        "accept-ranges": "bytes",
+        "cache-control": "private, no-cache",
+        "etag": current.etag,
+        "last-modified": current.last_modified,
+    }
+    refused = conditional.refusal(request.headers, current)
+    if refused is not None:
+        return Response(status_code=refused, headers=headers)
+    headers |= _description(found)
+    try:
+        part = conditional.part(request.headers, current, found.size)
+    except Unsatisfiable:
+        headers = {"accept-ranges": "bytes", "content-range": f"bytes */{found.size}"}
+        return Response(status_code=416, headers=headers)
+    file = content.file_of(region, found)
+    if part is None or request.method == "HEAD":
+        return _Whole(file, {**headers, "content-length": str(found.size)}, region, found)
+    headers["content-length"] = str(part.end - part.start)
+    headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{found.size}"
+    return StreamingResponse(content.slices(region, found, part.start, part.end), 206, headers)
+
+
+class _Whole(Response):
+    """All bytes of an object: handed to the server as a file where it can send one by itself."""
+
+    def __init__(self, file: str, headers: dict[str, str], region: Region, found: Readable) -> None:
+        self._file = file
+        self._region = region
+        self._found = found
+        self.status_code = 200
+        self.background: BackgroundTask | None = None
+        self.init_headers(headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD" and "http.response.pathsend" not in scope["extensions"]:
+            pieces = content.slices(self._region, self._found, 0, self._found.size)
+            await _streamed(self, pieces)(scope, receive, send)
+            return
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body"})
+        else:
+            await send({"type": "http.response.pathsend", "path": self._file})
+
+
+def _streamed(answer: Response, pieces: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(pieces, answer.status_code, dict(answer.headers))
+
+
+def _description(found: Readable) -> dict[str, str]:
+    """How to treat the bytes: what they are, under which name, and never as a page of ours."""
+    name = found.name.rpartition("/")[2] or found.id
+    plain = "".join(c if c.isascii() and c not in '"\\' else "_" for c in name)
+    return {
+        "content-type": found.mime_type,
+        "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
+        "content-security-policy": "sandbox; default-src 'none'",
+    }
+
+
+def _json(body: bytes, status: int = 200, **headers: str) -> Response:
+    return Response(body, status, {"cache-control": "no-store", **headers}, "application/json")

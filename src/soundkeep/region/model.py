@@ -1,0 +1,79 @@
+"""Objects and buckets: what they are, which states they pass through. Pure. Contract §2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+SITE_TAG = "branchId"
+"""The tag that names an object's site."""
+
+TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+TAG_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+BUCKET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class State(StrEnum):
+    """Where an object is in its life."""
+
+    PENDING = "PENDING"
+    AVAILABLE = "AVAILABLE"
+    ARCHIVED = "ARCHIVED"
+    REVOKED = "REVOKED"
+    DELETED = "DELETED"
+    FAILED = "FAILED"
+
+
+GONE = frozenset({State.REVOKED, State.DELETED})
+"""States of what somebody deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What was computed over an object's bytes as they arrived; hex, and CRC-32 as a number."""
+
+    size: int
+    md5: str
+    sha256: str
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """One object; `blob` is the key of its bytes. Times are whole seconds, in milliseconds."""
+
+    id: str
+    customer: str
+    type: str
+    mime_type: str
+    name: str
+    user_id: str
+    created_ms: int
+    updated_ms: int
+    state: State
+    bucket_id: str
+    tags: Mapping[str, str]
+    shared: bool
+    blob: str
+    digests: Digests
+
+    @property
+    def site(self) -> str:
+        """The site it belongs to, or an empty text."""
+        return self.tags.get(SITE_TAG, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """What it takes to send an object's bytes."""
+
+    id: str
+    name: str
+    mime_type: str
+    state: State
+    size: int
+    sha256: str
+    blob: str
+    updated_ms: int

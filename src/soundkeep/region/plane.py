@@ -1,0 +1,75 @@
+"""A region's resources, handed to every use case in place of globals."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from soundkeep.foundation.batches import Batches
+from soundkeep.foundation.claims import Claims
+from soundkeep.foundation.clock import Clock, Entropy
+from soundkeep.foundation.database import Database, connect
+from soundkeep.foundation.errors import NotProvisioned
+from soundkeep.region.blobs import LocalBlobs
+from soundkeep.region.model import StoredObject
+
+PACKAGES = ("foundation", "region")
+"""Whose schema files a region's database holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """One region: its database, its bytes, its limits."""
+
+    name: str
+    db: Database
+    blobs: LocalBlobs
+    clock: Clock
+    entropy: Entropy
+    max_upload_bytes: int
+    arrivals: Batches[StoredObject] = field(default_factory=Batches)
+
+    async def close(self) -> None:
+        """Let go of the database and the folder."""
+        await self.db.close()
+        self.blobs.close()
+
+
+async def open_region(
+    name: str,
+    *,
+    database: str,
+    blobs: Path,
+    clock: Clock,
+    entropy: Entropy,
+    max_upload_bytes: int,
+    min_free_bytes: int,
+) -> Region:
+    """A region on its database (a file or a PostgreSQL URL) and its folder of bytes."""
+    db = await connect(database)
+    try:
+        kept = LocalBlobs(blobs, min_free_bytes=min_free_bytes)
+    except BaseException:
+        await db.close()
+        raise
+    return Region(
+        name=name,
+        db=db,
+        blobs=kept,
+        clock=clock,
+        entropy=entropy,
+        max_upload_bytes=max_upload_bytes,
+    )
+
+
+def must_live_here(region: Region, claims: Claims) -> None:
+    """NotProvisioned unless the caller's customer keeps something in this region."""
+    if region.name not in claims.regions:
+        raise NotProvisioned(f"Your company keeps nothing in {region.name}.")
+
+
+def new_object_id(region: Region) -> str:
+    """A fresh id that sorts by time of creation: UUIDv7 (RFC 9562 §5.7)."""
+    random = int.from_bytes(region.entropy(10)) & ~(0xF << 76 | 0x3 << 62)
+    return str(uuid.UUID(int=region.clock() << 80 | 0x7 << 76 | 0x2 << 62 | random))

@@ -1,0 +1,39 @@
+"""What time does to objects: for now, tidying up what a crash left of unfinished uploads."""
+
+from __future__ import annotations
+
+from soundkeep.foundation.errors import Unavailable
+from soundkeep.region import store
+from soundkeep.region.plane import Region
+
+_AT_ONCE = 500
+
+
+async def sweep(region: Region) -> tuple[int, int]:
+    """Finish uploads whose row is committed, discard those without: how many of each.
+
+    To be run while nobody uploads: at start, under the folder's lock.
+    """
+    keys = region.blobs.unsettled()
+    finished = 0
+    for start in range(0, len(keys), _AT_ONCE):
+        part = keys[start : start + _AT_ONCE]
+        known = await store.known_ids(region.db, part)
+        await region.blobs.settle([key for key in part if key in known])
+        await region.blobs.discard(key for key in part if key not in known)
+        finished += len(known)
+    return finished, len(keys) - finished
+
+
+async def survey(region: Region) -> tuple[int, list[str]]:
+    """How many objects should have bytes, and the ids of those whose bytes are not there."""
+    total, lost, seq = 0, list[str](), 0
+    while rows := await store.blobs_after(region.db, seq, limit=_AT_ONCE):
+        seq = rows[-1][0]
+        total += len(rows)
+        for _, object_id, blob, size in rows:
+            try:
+                region.blobs.path(blob, size)
+            except Unavailable:
+                lost.append(object_id)
+    return total, lost

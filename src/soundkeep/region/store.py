@@ -1,0 +1,175 @@
+"""SQL of one region: facts in, frozen rows out. Every statement is held to its customer and reach.
+
+`Reader` is a database or an open transaction; what changes something takes the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from soundkeep.foundation.claims import Reach
+from soundkeep.foundation.database import Connection, Database, Params, Row
+from soundkeep.foundation.sql import Where, any_of, one_of
+from soundkeep.region.model import Digests, Readable, State, StoredObject
+from soundkeep.region.wire import document
+
+_COLUMNS = (
+    "customer, id, type, mime_type, name, checksum, user_id, site, size, created_ms, updated_ms, "
+    "state, bucket_id, shared, tags, blob, sha256, crc32, doc"
+)
+_VALUES = ", ".join(f":{name}" for name in _COLUMNS.split(", "))
+_EVERYTHING = Reach(company=True)
+
+
+class Reader(Protocol):
+    """What single rows are read from."""
+
+    async def one(self, sql: str, params: Params = ...) -> Row | None:
+        """The first row, or None."""
+
+
+def within(reach: Reach) -> Where:  # every customer: a condition, not a statement
+    """The condition that an object lies within reach (contract §3)."""
+    if reach.company:
+        return Where()
+    return any_of(
+        one_of("site", "site", reach.sites - {""}), one_of("user_id", "member", reach.users)
+    )
+
+
+# ---- objects --------------------------------------------------------------------------------
+
+
+async def document_by_id(
+    db: Reader, object_id: str, *, customer: str, reach: Reach = _EVERYTHING
+) -> str | None:
+    """An object's JSON; None when it is unknown, another customer's, or out of reach."""
+    scope = within(reach)
+    row = await db.one(
+        f"SELECT doc FROM objects WHERE id = :id AND customer = :customer AND {scope.sql}",
+        {"id": object_id, "customer": customer, **scope.params},
+    )
+    return None if row is None else row[0]
+
+
+async def readable_by_id(
+    db: Reader, object_id: str, *, customer: str, reach: Reach = _EVERYTHING
+) -> Readable | None:
+    """What it takes to send an object's bytes; None as for `document_by_id`."""
+    scope = within(reach)
+    row = await db.one(
+        f"""
+        SELECT id, name, mime_type, state, size, sha256, blob, updated_ms FROM objects
+        WHERE id = :id AND customer = :customer AND {scope.sql}
+        """,
+        {"id": object_id, "customer": customer, **scope.params},
+    )
+    if row is None:
+        return None
+    found, name, mime_type, state, size, sha256, blob, updated_ms = row
+    return Readable(found, name, mime_type, State(state), size, sha256, blob, updated_ms)
+
+
+async def page_of_documents(
+    db: Database,
+    *,
+    customer: str,
+    where: Where,
+    order: str,
+    descending: bool,
+    offset: int,
+    limit: int,
+) -> list[str]:
+    """The JSON of objects, by the column `order` and then by id."""
+    direction = "DESC" if descending else "ASC"
+    rows = await db.scan(
+        f"""
+        SELECT doc FROM objects WHERE customer = :customer AND {where.sql}
+        ORDER BY {order} {direction}, id {direction} LIMIT :limit OFFSET :offset
+        """,
+        {**where.params, "customer": customer, "limit": limit, "offset": offset},
+    )
+    return [row[0] for row in rows]
+
+
+async def count(db: Database, *, customer: str, where: Where) -> int:
+    """How many objects match."""
+    sql = f"SELECT count(*) FROM objects WHERE customer = :customer AND {where.sql}"
+    rows = await db.scan(sql, {**where.params, "customer": customer})
+    total: int = rows[0][0]
+    return total
+
+
+async def add_objects(
+    tx: Connection, objects: Sequence[StoredObject]
+) -> None:  # every customer: each row names its own
+    """New objects; the buckets they name come into being where there are none."""
+    buckets = {(each.customer, each.bucket_id): each for each in objects}
+    await tx.many(
+        """
+        INSERT INTO buckets (customer, id, user_id, name, created_ms, updated_ms)
+        VALUES (:customer, :id, :user_id, :id, :created_ms, :created_ms)
+        ON CONFLICT (customer, id) DO NOTHING
+        """,
+        [
+            {
+                "customer": customer,
+                "id": bucket_id,
+                "user_id": each.user_id,
+                "created_ms": each.created_ms,
+            }
+            for (customer, bucket_id), each in sorted(buckets.items())
+        ],
+    )
+    await tx.many(f"INSERT INTO objects ({_COLUMNS}) VALUES ({_VALUES})", map(_row, objects))
+
+
+async def known_ids(
+    db: Database, ids: Iterable[str]
+) -> set[str]:  # every customer: a sweep of unfinished uploads
+    """Those of the ids that an object has."""
+    wanted = one_of("id", "id", ids)
+    rows = await db.scan(f"SELECT id FROM objects WHERE {wanted.sql}", wanted.params)
+    return {row[0] for row in rows}
+
+
+async def blobs_after(
+    db: Database, seq: int, *, limit: int
+) -> list[tuple[int, str, str, int]]:  # every customer: the operator's check of the whole store
+    """(seq, id, blob, size) of the next objects whose bytes should be there."""
+    rows = await db.scan(
+        """
+        SELECT seq, id, blob, size FROM objects
+        WHERE seq > :seq AND state IN ('AVAILABLE', 'REVOKED') ORDER BY seq LIMIT :limit
+        """,
+        {"seq": seq, "limit": limit},
+    )
+    return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def _row(stored: StoredObject) -> Params:
+    digests: Digests = stored.digests
+    return {
+        "customer": stored.customer,
+        "id": stored.id,
+        "type": stored.type,
+        "mime_type": stored.mime_type,
+        "name": stored.name,
+        "checksum": digests.md5,
+        "user_id": stored.user_id,
+        "site": stored.site,
+        "size": digests.size,
+        "created_ms": stored.created_ms,
+        "updated_ms": stored.updated_ms,
+        "state": stored.state,
+        "bucket_id": stored.bucket_id,
+        "shared": int(stored.shared),
+        "tags": msgspec.json.encode(stored.tags).decode(),
+        "blob": stored.blob,
+        "sha256": digests.sha256,
+        "crc32": digests.crc32,
+        "doc": document(stored),
+    }
