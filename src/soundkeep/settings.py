@@ -64,7 +64,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     server: Server = Server()
     identity: Identity = Identity()
-    regions: dict[str, RegionSettings] = {"us-east": RegionSettings()}
+    regions: dict[str, RegionSettings] = msgspec.field(
+        default_factory=lambda: {"us-east": RegionSettings()}
+    )
 
     @property
     def base_url(self) -> str:

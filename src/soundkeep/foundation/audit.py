@@ -137,6 +137,11 @@ async def query(db: Database, *, customer: str, wanted: Wanted) -> tuple[int, li
     return total, [Record(*row) for row in rows]
 
 
+async def customers(db: Database) -> list[str]:
+    """Whoever has a chain here."""
+    return [row[0] for row in await db.scan("SELECT customer FROM audit_heads ORDER BY customer")]
+
+
 async def first_broken(db: Database, *, customer: str) -> int | None:
     """The number of the first record that does not fit the chain; None where all is well."""
     before, expected = GENESIS, 1

@@ -1,0 +1,85 @@
+"""`soundkeep doctor`: whether an installation is whole."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from soundkeep.cli import installation
+from soundkeep.settings import Settings
+
+NAME = "doctor"
+
+
+def command(
+    *,
+    config: Annotated[Path, Parameter(help="The settings: a TOML file.")] = Path("soundkeep.toml"),
+) -> int:
+    """Check settings, secret key, databases, audit chains and recordings; exit with 1 if amiss."""
+    return asyncio.run(_examine(installation.load(config), config))
+
+
+async def _examine(settings: Settings, config: Path) -> int:
+    amiss = 0
+    print(f"ok    settings        {config}")
+    async for good, what in _findings(settings):
+        amiss += not good
+        print(f"{'ok   ' if good else 'AMISS'} {what}")
+    return 1 if amiss else 0
+
+
+async def _findings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
+    from soundkeep import server
+    from soundkeep.foundation import audit
+    from soundkeep.foundation.database import connect
+    from soundkeep.foundation.migrate import pending
+    from soundkeep.identity import accounts
+    from soundkeep.region import retention
+
+    good, what = _secret_key(Path(settings.identity.secret_key_file))
+    yield good, what
+    for name, url, packages in server.databases(settings):
+        db = await connect(url)
+        try:
+            waiting = await pending(db, packages)
+            advice = ": run `soundkeep migrate`" if waiting else ""
+            yield not waiting, f"database        {name}, {len(waiting)} migrations to apply{advice}"
+            if waiting:
+                return
+            for customer in await audit.customers(db):
+                broken = await audit.first_broken(db, customer=customer)
+                what = "whole" if broken is None else f"BROKEN at record {broken}"
+                yield broken is None, f"audit chain     {name}, customer {customer}: {what}"
+        finally:
+            await db.close()
+    identity = await server.open_identity(settings)
+    try:
+        fresh = await accounts.needs_setup(identity)
+        state = "waiting for its Super Admin at /console/setup" if fresh else "set up"
+        yield True, f"accounts        {state}"
+    finally:
+        await identity.db.close()
+    for name, wanted in settings.regions.items():
+        region = await server.open_region(name, wanted)
+        try:
+            total, lost = await retention.survey(region)
+            advice = "".join(f" {each}" for each in lost[:10])
+            yield not lost, f"recordings      {name}: {total}, {len(lost)} without bytes{advice}"
+        finally:
+            await region.close()
+
+
+def _secret_key(file: Path) -> tuple[bool, str]:
+    from soundkeep.foundation.errors import SoundkeepError
+    from soundkeep.identity import plane
+
+    try:
+        plane.vault(file)
+    except SoundkeepError as error:
+        return False, f"secret key      {error.message}"
+    private = not file.stat().st_mode & 0o077
+    return private, f"secret key      {file}" + ("" if private else f": chmod 600 {file}")
