@@ -1,0 +1,1 @@
+"""Made-up companies, people and recordings, for demos and for measuring."""
