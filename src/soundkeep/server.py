@@ -10,7 +10,8 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -199,11 +200,16 @@ async def prepare(settings: Settings) -> list[Region]:
     return regions
 
 
-def serve(settings: Settings) -> None:
-    """Serve until told to stop (SIGTERM or SIGINT): finish what is under way, then return."""
+def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until told to stop (SIGTERM or SIGINT): finish what is under way, then return.
+
+    `ready` is called when nothing stands in the way any more, before the first worker starts.
+    """
     journal.configure(settings.server.log_level)
-    held = asyncio.run(prepare(settings))
     server = settings.server
+    _must_be_free(server.host, server.port)
+    held = asyncio.run(prepare(settings))
+    ready()
     granian = Granian(
         "soundkeep",
         address=server.host,
@@ -222,12 +228,26 @@ def serve(settings: Settings) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=_STOP_SECONDS,
     )
-    log.info("listening", address=settings.base_url, workers=server.workers)
     try:
+        log.info("start", address=settings.base_url, workers=server.workers)
         granian.serve(target_loader=partial(_Worker, settings, os.getpid()), wrap_loader=False)
     finally:
         for region in held:
             region.blobs.close()
+        log.info("stop")
+
+
+def _must_be_free(host: str, port: int) -> None:
+    """Conflict where somebody listens there: workers share their port, so nothing else would."""
+    try:
+        with socket.create_server((host, port), family=_family(host)):
+            return
+    except OSError as error:
+        raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 class _Worker:

@@ -11,7 +11,8 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from soundkeep.cli import installation, serve
+from soundkeep.cli import installation
+from soundkeep.cli.serve import start
 from soundkeep.foundation.errors import BadSettings, Conflict
 from soundkeep.settings import Settings
 
@@ -32,12 +33,13 @@ def command(
         raise BadSettings("--objects is 0 or more, --port from 1 to 65535.")
     if not (dir / _LISTING).exists():
         _make(dir, port)
-    settings, listing = _opened(dir, port)
     if objects:
-        _add(settings, listing, objects)
-    print(_words(listing), flush=True)
+        _add(dir, objects)
     if serve:
-        _serve(settings)
+        settings = installation.listen_on(dir / installation.CONFIG, port)
+        start(settings, ready=lambda: _announce(dir, settings))
+    else:
+        _announce(dir, installation.listen_on(dir / installation.CONFIG, port))
 
 
 def _make(folder: Path, port: int) -> None:
@@ -72,26 +74,17 @@ async def _fill(settings: Settings) -> dict[str, object]:
             await region.close()
 
 
-def _opened(folder: Path, port: int) -> tuple[Settings, dict[str, object]]:
-    """The settings with this port, and the listing, which follows it."""
-    settings = installation.load(folder / installation.CONFIG)
-    server = msgspec.structs.replace(settings.server, host="127.0.0.1", port=port)
-    settings = msgspec.structs.replace(settings, server=server)
-    listing = msgspec.json.decode((folder / _LISTING).read_bytes(), type=dict[str, object])
-    listing |= {"base_url": settings.base_url, "console_url": f"{settings.base_url}/console/"}
-    installation.write_private(folder / _LISTING, _pretty(listing))
-    return settings, listing
-
-
-def _add(settings: Settings, listing: dict[str, object], count: int) -> None:
+def _add(folder: Path, count: int) -> None:
     from soundkeep import server
     from soundkeep.sample import synthetic
 
+    settings = installation.load(folder / installation.CONFIG)
+    customer = str(_listing(folder)["customer_id"])
+
     async def work() -> None:
-        name = REGIONS[0]
-        region = await server.open_region(name, settings.regions[name])
+        region = await server.open_region(REGIONS[0], settings.regions[REGIONS[0]])
         try:
-            await synthetic.load(region, customer=str(listing["customer_id"]), count=count)
+            await synthetic.load(region, customer=customer, count=count)
         finally:
             await region.close()
 
@@ -101,14 +94,18 @@ def _add(settings: Settings, listing: dict[str, object], count: int) -> None:
     print(f"Added {count} synthetic objects in {seconds:.1f} s, {count / seconds:.0f} a second.")
 
 
-def _serve(settings: Settings) -> None:
-    serve.start(settings)
-
-
-def _words(listing: dict[str, object]) -> str:
+def _announce(folder: Path, settings: Settings) -> None:
+    """Print how to sign in and what to try; the listing follows the port."""
     from soundkeep.sample import planting
 
-    return planting.words(listing)
+    base_url = settings.base_url
+    listing = {**_listing(folder), "base_url": base_url, "console_url": f"{base_url}/console/"}
+    installation.write_private(folder / _LISTING, _pretty(listing))
+    print(planting.words(listing), flush=True)
+
+
+def _listing(folder: Path) -> dict[str, object]:
+    return msgspec.json.decode((folder / _LISTING).read_bytes(), type=dict[str, object])
 
 
 def _pretty(listing: dict[str, object]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from soundkeep.settings import Settings, read
 
 CONFIG = "soundkeep.toml"
 
+_PORT = re.compile(r"^port = \d+$", re.MULTILINE)
 _TEMPLATE = """\
 # Soundkeep's settings; docs/settings.md explains each. Paths are relative to this file.
 # SOUNDKEEP_SERVER__PORT=9000 in the environment overrides `port` of [server].
@@ -39,6 +41,13 @@ def create(folder: Path, *, port: int, regions: Iterable[str]) -> Settings:
     _write_private(folder / "secret.key", Fernet.generate_key())
     text = _TEMPLATE.format(port=port) + "".join(f"\n[regions.{name}]\n" for name in regions)
     config.write_text(text, "utf-8")
+    return load(config)
+
+
+def listen_on(config: Path, port: int) -> Settings:
+    """Change the port in a file that `create` wrote."""
+    text = config.read_text("utf-8")
+    config.write_text(_PORT.sub(f"port = {port}", text, count=1), "utf-8")
     return load(config)
 
 

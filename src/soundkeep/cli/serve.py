@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +24,12 @@ def command(
     start(installation.load(config))
 
 
-def start(settings: Settings) -> None:
-    """Serve these settings until told to stop; metrics are summed over all workers."""
+def start(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve these settings until told to stop; `ready` is called just before the first answer."""
     with tempfile.TemporaryDirectory(prefix="soundkeep-metrics-") as folder:
-        # The metrics library reads this when it is first imported, so the import waits for it.
+        # Workers sum their metrics in this folder. The library reads its name when it is first
+        # imported, so the import waits for it.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         from soundkeep import server
 
-        server.serve(settings)
+        server.serve(settings, ready=ready)
