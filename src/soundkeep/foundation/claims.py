@@ -79,3 +79,8 @@ class Claims(msgspec.Struct, frozen=True, rename={
     token_id: str
     networks: tuple[str, ...] = ()
     audience: str = PRODUCT
+
+
+def user_subject(customer: str, user_id: str) -> str:
+    """A user as the subject of a revocation: users' ids are unique within their customer only."""
+    return f"{customer}/{user_id}"

@@ -33,7 +33,7 @@ MIN_PASSWORD = 12
 MAX_PASSWORD = 1024
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _CUSTOMER_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,38}")
-_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,190}")
 _MAX_NAME = 120
 
 
@@ -79,13 +79,15 @@ async def set_up(
     await backoff.check(identity, name="setup", address=address)
     if not await needs_setup(identity):
         raise NotAllowed("This installation is set up already: sign in.")
-    _check_user(user)
+    founding = await _founding(identity, company, customer_id, user)
     async with identity.db.transaction() as tx:
         right = await store.take_setup_code(tx, digest(code.strip()))
+        if right:
+            await _found(identity, tx, founding)
     if not right:
         await backoff.failed(identity, name="setup", address=address)
         raise BadInput("This is not the set-up code that `soundkeep init` printed.", field="code")
-    return await add_customer(identity, company=company, customer_id=customer_id, admin=user)
+    return founding.admin
 
 
 async def add_customer(
@@ -97,29 +99,47 @@ async def add_customer(
     regions: Sequence[str] = (),
 ) -> User:
     """A customer, provisioned in `regions` (all, unless given), with a first Super Admin."""
+    founding = await _founding(identity, company, customer_id, admin, regions)
+    async with identity.db.transaction() as tx:
+        await _found(identity, tx, founding)
+    return founding.admin
+
+
+@dataclass(frozen=True, slots=True)
+class _Founding:
+    """A customer to be with a first Super Admin, all of it checked."""
+
+    customer: Customer
+    admin: User
+    password_hash: str
+
+
+async def _founding(
+    identity: Identity, company: str, customer_id: str, admin: NewUser, regions: Sequence[str] = ()
+) -> _Founding:
     if not _CUSTOMER_ID.fullmatch(customer_id):
         raise BadInput(
             "A customer id has 1 to 39 of a-z, 0-9 and hyphens, a letter or digit first.",
             field="customer_id",
         )
     customer = Customer(customer_id, _named(company, "company"), tuple(regions) or identity.regions)
-    user, password_hash = await _prepared(identity, customer_id, admin)
-    now_ms = identity.clock()
-    actor = Actor(user)
+    return _Founding(customer, *await _prepared(identity, customer_id, admin))
+
+
+async def _found(identity: Identity, tx: Connection, founding: _Founding) -> None:
+    customer, user, now_ms = founding.customer, founding.admin, identity.clock()
+    if not await store.add_customer(tx, customer=customer, now_ms=now_ms):
+        raise Conflict(f"There is a customer {customer.id} already.", field="customer_id")
+    await _add_user(tx, user, founding.password_hash)
     assignment = Assignment(
         new_id(identity), user.id, (SUPER_ADMIN.id,), (ScopeItem(ScopeKind.COMPANY),)
     )
-    async with identity.db.transaction() as tx:
-        if not await store.add_customer(tx, customer=customer, now_ms=now_ms):
-            raise Conflict(f"There is a customer {customer_id} already.", field="customer_id")
-        await _add_user(tx, user, password_hash)
-        await store.add_assignment(
-            tx, customer=customer_id, assignment=assignment, granted_by=user.id, now_ms=now_ms
-        )
-        entity = ("customer", customer.id, customer.name)
-        new: dict[str, object] = {"superAdmin": user.email, "regions": list(customer.regions)}
-        await record(identity, tx, actor, Event.CREATE, entity, new=new)
-    return user
+    await store.add_assignment(
+        tx, customer=customer.id, assignment=assignment, granted_by=user.id, now_ms=now_ms
+    )
+    entity = ("customer", customer.id, customer.name)
+    new: dict[str, object] = {"superAdmin": user.email, "regions": list(customer.regions)}
+    await record(identity, tx, Actor(user), Event.CREATE, entity, new=new)
 
 
 # ---- signing in -----------------------------------------------------------------------------
@@ -231,7 +251,9 @@ async def set_disabled(identity: Identity, actor: Actor, user_id: str, *, disabl
             raise Conflict("This is the last Super Admin: make another one first.", field="user")
         if disabled:
             await store.remove_sessions(tx, **key)
-            await store.revoke(tx, [user_id], now_ms=identity.clock())
+            await store.revoke_users(
+                tx, customer=actor.customer, user_ids=[user_id], now_ms=identity.clock()
+            )
         changes: dict[str, dict[str, object]] = {
             "new": {"disabled": disabled},
             "old": {"disabled": user.disabled},
@@ -332,11 +354,12 @@ async def set_members(
         await store.hold(tx, customer=actor.customer)
         old = await _group(tx, actor, group_id)
         new = Group(old.id, old.name, tuple(sorted(set(members))))
+        holders = await _holders(tx, actor, ScopeItem(ScopeKind.GROUP, group_id))
+        if actor.user.id in holders and set(new.members) - set(old.members):
+            raise NotAllowed("Your own roles reach as far as this group: ask somebody else.")
         await _set_members(tx, actor, new)
-        await store.revoke(
-            tx,
-            await _holders(tx, actor, ScopeItem(ScopeKind.GROUP, group_id)),
-            now_ms=identity.clock(),
+        await store.revoke_users(
+            tx, customer=actor.customer, user_ids=holders, now_ms=identity.clock()
         )
         changes: dict[str, dict[str, object]] = {
             "new": {"members": list(new.members)},
@@ -384,8 +407,10 @@ async def _may_touch(identity: Identity, tx: Connection, actor: Actor, user: Use
     rights = await store.rights_of(
         tx, customer=actor.customer, user_id=user.id, now_ms=identity.clock()
     )
+    if actor.rights.super_admin:
+        return
     held = frozenset[Permission]().union(*(grant.role.permissions for grant in rights.grants))
-    if not actor.rights.super_admin and held - actor.rights.company_permissions:
+    if rights.super_admin or held - actor.rights.company_permissions:
         raise NotAllowed("This user holds more than you do: ask a Super Admin.")
 
 
@@ -473,7 +498,9 @@ def _check_user(wanted: NewUser) -> None:
 
 def _check_password(password: str) -> None:
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise BadInput(f"A password has at least {MIN_PASSWORD} characters.", field="password")
+        raise BadInput(
+            f"A password has {MIN_PASSWORD} to {MAX_PASSWORD} characters.", field="password"
+        )
 
 
 def _named(text: str, field: str) -> str:

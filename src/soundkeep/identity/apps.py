@@ -91,17 +91,14 @@ async def mine(identity: Identity, actor: Actor) -> list[App]:
 
 async def one(identity: Identity, actor: Actor, app_id: str) -> App:
     """One of the actor's apps; NotFound for anybody else's."""
-    for app in await mine(identity, actor):
-        if app.id == app_id:
-            return app
-    raise NotFound("There is no such app.")
+    return await _one(identity.db, actor, app_id)
 
 
 async def rotate(identity: Identity, actor: Actor, app_id: str) -> Shown:
     """A second live secret beside the first, so that clients can change over without a gap."""
     async with identity.db.transaction() as tx:
         await store.hold(tx, customer=actor.customer)
-        app = await one(identity, actor, app_id)
+        app = await _one(tx, actor, app_id)
         if len(app.secrets) >= MAX_SECRETS:
             raise Conflict(
                 "Two secrets are live already: remove the old one first.", field="secret"
@@ -115,7 +112,7 @@ async def remove_secret(identity: Identity, actor: Actor, app_id: str, secret_id
     """End one secret and every token made so far; the last one goes with the app only."""
     async with identity.db.transaction() as tx:
         await store.hold(tx, customer=actor.customer)
-        app = await one(identity, actor, app_id)
+        app = await _one(tx, actor, app_id)
         if len(app.secrets) < MAX_SECRETS:
             raise Conflict("This is the only secret: delete the app instead.", field="secret")
         key = {"customer": actor.customer, "app_id": app_id}
@@ -129,7 +126,7 @@ async def delete(identity: Identity, actor: Actor, app_id: str) -> None:
     """End an app, its secrets and, at once, its tokens."""
     async with identity.db.transaction() as tx:
         await store.hold(tx, customer=actor.customer)
-        app = await one(identity, actor, app_id)
+        app = await _one(tx, actor, app_id)
         await store.remove_app(tx, customer=actor.customer, app_id=app.id)
         await store.revoke(tx, [app.id], now_ms=identity.clock())
         await record(identity, tx, actor, Event.DELETE, _entity(app), old={"key": app.key})
@@ -148,6 +145,14 @@ def is_well_formed(text: str) -> bool:
     """Whether a text is a key or secret of ours by prefix and checksum: for secret scanners."""
     head = text[:-_CHECKSUM_LENGTH]
     return head.startswith((KEY_PREFIX, SECRET_PREFIX)) and with_checksum(head) == text
+
+
+async def _one(reader: store.Reader, actor: Actor, app_id: str) -> App:
+    _may_make_keys(actor)
+    for app in await store.apps(reader, customer=actor.customer, owner=actor.user.id):
+        if app.id == app_id:
+            return app
+    raise NotFound("There is no such app.")
 
 
 async def _new_secret(identity: Identity, tx: Connection, app: App) -> str:

@@ -86,14 +86,17 @@ async def change_role(
         await store.hold(tx, customer=actor.customer)
         old = await _custom_role(tx, actor, role_id)
         new = replace(old, name=_named(name), permissions=frozenset(permissions))
-        _may_hand_out(actor, old.permissions ^ new.permissions)
+        changed = old.permissions ^ new.permissions
+        _may_hand_out(actor, changed | old.permissions & {Permission.STORAGE_API})
         await _must_be_free(tx, actor, new)
         holders = await _holders(tx, actor, role_id)
         if actor.user.id in holders and new.permissions - old.permissions:
             raise NotAllowed("You hold this role: somebody else has to add permissions to it.")
         await store.change_role(tx, customer=actor.customer, role=new)
         if new.permissions != old.permissions:
-            await store.revoke(tx, holders, now_ms=identity.clock())
+            await store.revoke_users(
+                tx, customer=actor.customer, user_ids=holders, now_ms=identity.clock()
+            )
         facts = {"new": _facts(new), "old": _facts(old)}
         await record(identity, tx, actor, Event.UPDATE, _entity(new), **facts)
     return new
@@ -177,7 +180,9 @@ async def unassign(identity: Identity, actor: Actor, assignment_id: str) -> None
         await store.remove_assignment(tx, customer=actor.customer, assignment_id=assignment_id)
         if not await store.lasting_holders(tx, customer=actor.customer, role_id=SUPER_ADMIN.id):
             raise Conflict("This is the last Super Admin: make another one first.", field="role")
-        await store.revoke(tx, [assignment.user_id], now_ms=identity.clock())
+        await store.revoke_users(
+            tx, customer=actor.customer, user_ids=[assignment.user_id], now_ms=identity.clock()
+        )
         user = await store.user_by_id(tx, customer=actor.customer, user_id=assignment.user_id)
         await record(
             identity,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from soundkeep.foundation.claims import Access
+from soundkeep.foundation.claims import Access, user_subject
 from soundkeep.foundation.database import Connection, Params, Row
 from soundkeep.identity.model import (
     BUILT_IN,
@@ -60,9 +60,10 @@ async def customer_by_id(db: Reader, *, customer: str) -> Customer | None:
 
 
 async def hold(tx: Connection, *, customer: str) -> None:
-    """Let no other administration of this customer pass until the transaction ends."""
+    """Let no other administration of this customer pass until the end, and announce this one."""
     sql = "UPDATE customers SET changes = changes + 1 WHERE id = :customer"
     await tx.run(sql, {"customer": customer})
+    await tx.announce()
 
 
 # ---- users ----------------------------------------------------------------------------------
@@ -558,7 +559,7 @@ async def signing_keys(
 async def revoke(
     tx: Connection, subjects: Iterable[str], *, now_ms: int
 ) -> None:  # every customer: subjects are unique ids
-    """Kill every token of these apps, users or token ids that exists now, everywhere."""
+    """Kill every token of these apps (by id) or with these ids that exists now, everywhere."""
     row = await tx.one("UPDATE epochs SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch")
     assert row is not None
     await tx.many(
@@ -568,6 +569,13 @@ async def revoke(
         [{"epoch": row[0], "subject": each, "now_ms": now_ms} for each in sorted(set(subjects))],
     )
     await tx.announce()
+
+
+async def revoke_users(
+    tx: Connection, *, customer: str, user_ids: Iterable[str], now_ms: int
+) -> None:
+    """Kill every token of these users' apps that exists now, everywhere."""
+    await revoke(tx, [user_subject(customer, each) for each in user_ids], now_ms=now_ms)
 
 
 async def revocations(
@@ -694,6 +702,7 @@ async def hold_off(
     """Nobody of this name may try before then."""
     sql = "UPDATE throttles SET until_ms = :until_ms WHERE name = :name"
     await tx.run(sql, {"name": name, "until_ms": until_ms})
+    await tx.announce()
 
 
 async def set_setup_code(
