@@ -149,12 +149,12 @@ def _application(settings: Settings, issuer: Issuer, regions: Mapping[str, Regio
     )
     app = Starlette(
         routes=[
+            *region_http.routes(regions, verifier, REFERENCE_REGIONS),
+            *identity_http.routes(issuer, base_url=base_url),
             *operations.routes(
                 {"identity": identity.db, **{name: each.db for name, each in regions.items()}},
                 metrics_networks=settings.server.metrics_networks,
             ),
-            *region_http.routes(regions, verifier, REFERENCE_REGIONS),
-            *identity_http.routes(issuer, base_url=base_url),
             Mount("/console", app=pages),
         ],
         exception_handlers={
@@ -164,7 +164,11 @@ def _application(settings: Settings, issuer: Issuer, regions: Mapping[str, Regio
         },
     )
     server = settings.server
-    return web.Edge(app, trusted_proxies=server.trusted_proxies, log_requests=server.log_requests)
+    return web.Edge(
+        app,
+        trusted_proxies=server.trusted_proxies,
+        log_requests=server.log_requests and server.log_level in ("debug", "info"),
+    )
 
 
 async def _upkeep(issuer: Issuer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,8 +28,18 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:
     """One answered request; status 0 is a client that left before the answer began."""
-    _REQUESTS.labels(method if method in _METHODS else "other", route, status).inc()
-    _SECONDS.labels(route).observe(seconds)
+    _requests_of(method if method in _METHODS else "other", route, status).inc()
+    _seconds_of(route).observe(seconds)
+
+
+@lru_cache(maxsize=4096)
+def _requests_of(method: str, route: str, status: int) -> Counter:
+    return _REQUESTS.labels(method, route, status)
+
+
+@lru_cache(maxsize=1024)
+def _seconds_of(route: str) -> Histogram:
+    return _SECONDS.labels(route)
 
 
 def count_upload(region: str, size: int) -> None:

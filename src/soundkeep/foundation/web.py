@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from soundkeep.foundation import errors, metrics
+from soundkeep.foundation import errors, journal, metrics
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -58,7 +58,8 @@ _CALLER = "soundkeep.caller"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROBES = frozenset({"/healthz", "/readyz"})
 _QUIET = _PROBES | {"/metrics"}
-_FORM = b"application/x-www-form-urlencoded"
+_NOT_QUOTABLE = re.compile(r"[^\x20-\x21\x23-\x5B\x5D-\x7E]")
+"""What RFC 6750 §3 keeps out of an error_description."""
 
 log = structlog.get_logger("edge")
 
@@ -115,15 +116,16 @@ class Edge:
             self._account(scope, who, status, time.perf_counter() - started)
 
     def _caller(self, scope: Scope) -> Caller:
-        peer = scope["client"][0] if scope.get("client") else ""
+        peer = _plain(scope["client"][0]) if scope.get("client") else ""
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8)
         secure = scope["scheme"] == "https"
         if not self._trusted or not _within(peer, self._trusted):
             return Caller(peer, secure or is_loopback(peer), request_id)
-        forwarded = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
-        hops = [hop.strip() for hop in forwarded if hop.strip()]
+        forwarded = b",".join(v for k, v in scope["headers"] if k == b"x-forwarded-for")
+        hops = [_plain(hop.strip()) for hop in forwarded.decode("latin-1").split(",")]
+        hops = [hop for hop in hops if hop]
         address = next((hop for hop in reversed(hops) if not _within(hop, self._trusted)), peer)
         claimed = headers.get(b"x-forwarded-proto", b"").strip().lower() == b"https"
         return Caller(address, claimed or secure, request_id)
@@ -134,8 +136,7 @@ class Edge:
         route = getattr(scope.get("route"), "path", "unmatched")
         metrics.count_request(scope["method"], route, status, seconds)
         if self._log_requests:
-            log.info(
-                "request",
+            journal.request(
                 method=scope["method"],
                 path=scope["path"],
                 status=status,
@@ -152,6 +153,12 @@ def is_loopback(address: str) -> bool:
         return not address or ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
+
+
+def _plain(address: str) -> str:
+    """An IPv4 address as such, though a dual-stack socket shows it inside an IPv6 one."""
+    mapped = address.lower().startswith("::ffff:") and "." in address
+    return address[len("::ffff:") :] if mapped else address
 
 
 @lru_cache(maxsize=4096)
@@ -206,8 +213,9 @@ def error_headers(error: errors.SoundkeepError) -> dict[str, str]:
         case errors.NotSignedIn():
             headers["www-authenticate"] = f'Bearer realm="{REALM}"'
         case errors.BadToken() | errors.NotAllowed():
+            said = _NOT_QUOTABLE.sub("?", error.message.replace('"', "'"))
             headers["www-authenticate"] = (
-                f'Bearer realm="{REALM}", error="{error.code}", error_description="{error.message}"'
+                f'Bearer realm="{REALM}", error="{error.code}", error_description="{said}"'
             )
         case errors.InvalidClient():
             headers["www-authenticate"] = f'Basic realm="{REALM}", charset="UTF-8"'

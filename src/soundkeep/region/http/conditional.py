@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 
 from soundkeep.foundation.clock import SECOND
 
@@ -23,8 +24,7 @@ class Validators:
     @property
     def last_modified(self) -> str:
         """The date as HTTP writes it."""
-        moment = datetime.fromtimestamp(self.modified_ms // SECOND, UTC)
-        return format_datetime(moment, usegmt=True)
+        return _date(self.modified_ms // SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,11 @@ def part(headers: Mapping[str, str], current: Validators, size: int) -> Slice | 
     return Slice(start, end)
 
 
+@lru_cache(maxsize=4096)
+def _date(seconds: int) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
+
+
 def _range_applies(if_range: str | None, current: Validators) -> bool:
     if if_range is None:
         return True
@@ -89,6 +94,8 @@ def _lists(header: str, etag: str, *, weakly: bool) -> bool:
 
 def _seconds(date: str) -> int | None:
     try:
-        return int(parsedate_to_datetime(date).timestamp())
+        moment = parsedate_to_datetime(date)
+        zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # the asctime form
+        return int(zoned.timestamp())
     except (ValueError, OverflowError):
         return None
