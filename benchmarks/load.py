@@ -1,0 +1,185 @@
+"""What the benchmarks share: a demo served by two workers, nginx beside it, and wrk before both.
+
+Needs `wrk` and, for content, `nginx` (Debian: wrk, nginx-light). Everything runs on 127.0.0.1, for
+seconds, and stops by itself. Rounds alternate between the things compared and the medians are
+divided, so that a noisy machine disturbs a ratio little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CONNECTIONS = 16
+SECONDS = 4
+ROUNDS = 3
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One kind of request, for wrk."""
+
+    name: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running demo."""
+
+    base_url: str
+    listing: dict
+
+    def token(self, app: int) -> str:
+        """An access token for one of the demo's apps."""
+        made = self.listing["apps"][app]
+        form = {"client_id": made["key"], "client_secret": made["secret"]}
+        data = urllib.parse.urlencode({"grant_type": "client_credentials", **form}).encode()
+        with urllib.request.urlopen(f"{self.base_url}/oauth2/token", data) as answer:
+            return json.load(answer)["access_token"]
+
+
+def compare(shots: list[Shot]) -> dict[str, float]:
+    """Requests a second of each, the median over alternating rounds."""
+    for shot in shots:
+        _fire(shot, 1)
+    found: dict[str, list[float]] = {shot.name: [] for shot in shots}
+    for _ in range(ROUNDS):
+        for shot in shots:
+            found[shot.name].append(_fire(shot, SECONDS))
+    return {name: statistics.median(rates) for name, rates in found.items()}
+
+
+def table(rates: Mapping[str, float], against: Mapping[str, str]) -> str:
+    """Rates and ratios as Markdown, ready for docs/performance.md."""
+    lines = ["| what | requests/s | ratio |", "|---|---:|---|"]
+    for name, rate in rates.items():
+        other = against.get(name)
+        ratio = f"{rate / rates[other]:.2f} of {other}" if other else ""
+        lines.append(f"| {name} | {rate:,.0f} | {ratio} |")
+    return "\n".join(lines)
+
+
+@contextmanager
+def demo(*, workers: int = WORKERS) -> Iterator[Service]:
+    """A fresh demo installation, served as it is by default."""
+    with tempfile.TemporaryDirectory(prefix="soundkeep-bench-") as folder:
+        port, place = free_port(), f"{folder}/demo"
+        command = [sys.executable, "-m", "soundkeep", "demo", "--dir", place, "--port", str(port)]
+        env = {**os.environ, "SOUNDKEEP_SERVER__WORKERS": str(workers)}
+        subprocess.run([*command, "--no-serve"], check=True, env=env, stdout=subprocess.DEVNULL)
+        with _running(command, f"http://127.0.0.1:{port}/readyz", env):
+            listing = json.loads(Path(place, "demo.json").read_text())
+            yield Service(f"http://127.0.0.1:{port}", listing)
+
+
+@contextmanager
+def nginx(root: Path) -> Iterator[str]:
+    """Nginx with sendfile and as many workers, serving a folder; its URL."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="soundkeep-nginx-") as folder:
+        Path(folder, "nginx.conf").write_text(f"""
+            daemon off; worker_processes {WORKERS}; pid {folder}/pid; error_log stderr crit;
+            user root;
+            events {{ worker_connections 512; }}
+            http {{
+                access_log {folder}/access.log; sendfile on; tcp_nopush on;
+                keepalive_requests 1000000000; default_type audio/mpeg;
+                server {{ listen 127.0.0.1:{port}; root {root}; }}
+            }}
+        """)
+        command = ["nginx", "-p", folder, "-c", f"{folder}/nginx.conf"]
+        with _running(command, f"http://127.0.0.1:{port}/", dict(os.environ)):
+            yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def bare_starlette() -> Iterator[str]:
+    """The least that Starlette on Granian can do: one route, one constant answer."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="soundkeep-bare-") as folder:
+        Path(folder, "bare.py").write_text(
+            "from starlette.applications import Starlette\n"
+            "from starlette.responses import Response\n"
+            "from starlette.routing import Route\n"
+            "async def healthz(request):\n"
+            "    return Response(b'{}', media_type='application/json')\n"
+            "app = Starlette(routes=[Route('/healthz', healthz)])\n"
+        )
+        command = [sys.executable, "-m", "granian", "--interface", "asginl", "--port", str(port)]
+        command += ["--workers", str(WORKERS), "--loop", "uvloop", "--no-ws", "--no-log"]
+        command += ["--working-dir", folder, "bare:app"]
+        with _running(command, f"http://127.0.0.1:{port}/healthz", dict(os.environ)):
+            yield f"http://127.0.0.1:{port}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def _running(command: list[str], probe: str, env: dict[str, str]) -> Iterator[None]:
+    if shutil.which(command[0]) is None:
+        sys.exit(f"{command[0]} is needed for this benchmark and was not found.")
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=env, start_new_session=True)
+    try:
+        for _ in range(300):
+            if _answers(probe):
+                break
+            time.sleep(0.1)
+        else:
+            sys.exit(f"{command[0]} did not start.")
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def _answers(probe: str) -> bool:
+    try:
+        with urllib.request.urlopen(probe):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+def _fire(shot: Shot, seconds: int) -> float:
+    """Requests a second that wrk counts; stops the benchmark where answers are not 2xx."""
+    arguments = ["wrk", "-t1", "--timeout=30s", f"-c{CONNECTIONS}", f"-d{seconds}s"]
+    for name, value in shot.headers.items():
+        arguments += ["-H", f"{name}: {value}"]
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        if shot.body:
+            script.write(f'wrk.method = "POST"\nwrk.body = "{shot.body}"\n')
+            script.flush()
+            arguments += ["-s", script.name]
+        ran = subprocess.run([*arguments, shot.url], capture_output=True, text=True, check=True)
+    if "Non-2xx" in ran.stdout or "Socket errors" in ran.stdout:
+        sys.exit(f"{shot.name}: {ran.stdout}")
+    found = re.search(r"Requests/sec:\s+([\d.]+)", ran.stdout)
+    assert found, ran.stdout
+    return float(found[1])
