@@ -19,7 +19,10 @@ from soundkeep.foundation.errors import BadSettings
 
 PREFIX = "SOUNDKEEP_"
 REFERENCE_REGIONS = ("us-west", "us-east", "uk", "ap", "ca")
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 _REGION_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_LAST_PORT = 65_535
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,13 +92,15 @@ def read(path: Path, env: Mapping[str, str]) -> Settings:
         tree: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise BadSettings(f"{path}: no such file. Make one: soundkeep init --dir DIR.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadSettings(f"{path}: {error}") from None
+    except OSError as error:
+        raise BadSettings(f"{path}: {error.strerror}. Let this user read it.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadSettings(f"{path}: {error}. Write TOML, in UTF-8.") from None
     _override(tree, env)
     try:
         settings = msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise BadSettings(f"{path}: {error}") from None
+        raise BadSettings(f"{path}: {error}. docs/settings.md lists every setting.") from None
     settings = _located(settings, path.parent.resolve())
     _check(settings)
     return settings
@@ -109,8 +114,11 @@ def _override(tree: dict[str, Any], env: Mapping[str, str]) -> None:
         at = tree
         for table in tables:
             at = at.setdefault(table.replace("_", "-") if at is tree.get("regions") else table, {})
+            if not isinstance(at, dict):
+                raise BadSettings(f"{name}: {table} is no table in the file; write [{table}].")
         is_list = leaf in ("trusted_proxies", "metrics_networks")
-        at[leaf] = [part.strip() for part in value.split(",")] if is_list else value
+        parts = [part.strip() for part in value.split(",")]
+        at[leaf] = [part for part in parts if part] if is_list else value
 
 
 def _located(settings: Settings, folder: Path) -> Settings:
@@ -146,17 +154,41 @@ def _located(settings: Settings, folder: Path) -> Settings:
 
 
 def _check(settings: Settings) -> None:
-    server = settings.server
     if not settings.regions:
         raise BadSettings("Name at least one region: [regions.us-east].")
     for name in settings.regions:
         if not _REGION_NAME.fullmatch(name):
             raise BadSettings(f"Region {name!r}: use a-z, 0-9 and -, a letter first.")
+    _check_places(settings)
+    _check_server(settings.server)
+    _check_transport(settings.server)
+    _check_numbers(settings)
+
+
+def _check_places(settings: Settings) -> None:
+    """Two planes in one database, or two regions in one store of bytes, would mix their data."""
+    users = {settings.identity.database: "identity.database"}
+    for name, region in settings.regions.items():
+        for setting, place in (("database", region.database), ("blobs", region.blobs)):
+            user = f"regions.{name}.{setting}"
+            if place in users:
+                raise BadSettings(f"{users[place]} and {user} are one place: give each its own.")
+            users[place] = user
+
+
+def _check_server(server: Server) -> None:
+    if server.public_url and not _URL.fullmatch(server.public_url):
+        raise BadSettings("server.public_url is what clients call: https://recordings.example.com.")
+    if server.log_level not in LOG_LEVELS:
+        raise BadSettings(f"server.log_level must be one of {', '.join(LOG_LEVELS)}.")
     for network in (*server.trusted_proxies, *server.metrics_networks):
         try:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise BadSettings(f"server: {error}. Write a CIDR range like 10.0.0.0/8.") from None
+
+
+def _check_transport(server: Server) -> None:
     if bool(server.tls_certificate) != bool(server.tls_key):
         raise BadSettings("server.tls_certificate and server.tls_key go together: set both.")
     for file in filter(None, (server.tls_certificate, server.tls_key)):
@@ -168,18 +200,28 @@ def _check(settings: Settings) -> None:
             "server.tls_certificate and server.tls_key, or list your TLS proxy in "
             "server.trusted_proxies, or listen on 127.0.0.1."
         )
-    for name, value, least in (
+
+
+def _check_numbers(settings: Settings) -> None:
+    server, identity = settings.server, settings.identity
+    if server.port > _LAST_PORT:
+        raise BadSettings(f"server.port must be at most {_LAST_PORT}.")
+    least = [
         ("server.port", server.port, 0),
         ("server.workers", server.workers, 1),
-        ("identity.token_seconds", settings.identity.token_seconds, 1),
-        ("identity.signing_key_days", settings.identity.signing_key_days, 1),
-        ("identity.session_idle_minutes", settings.identity.session_idle_minutes, 1),
-        ("identity.session_hours", settings.identity.session_hours, 1),
-        ("identity.failures_per_key", settings.identity.failures_per_key, 1),
-        ("identity.failures_per_address", settings.identity.failures_per_address, 1),
-    ):
-        if value < least:
-            raise BadSettings(f"{name} must be at least {least}.")
+        ("identity.token_seconds", identity.token_seconds, 1),
+        ("identity.signing_key_days", identity.signing_key_days, 1),
+        ("identity.session_idle_minutes", identity.session_idle_minutes, 1),
+        ("identity.session_hours", identity.session_hours, 1),
+        ("identity.failures_per_key", identity.failures_per_key, 1),
+        ("identity.failures_per_address", identity.failures_per_address, 1),
+    ]
+    for region, each in settings.regions.items():
+        least.append((f"regions.{region}.max_upload_bytes", each.max_upload_bytes, 1))
+        least.append((f"regions.{region}.min_free_bytes", each.min_free_bytes, 0))
+    for name, value, smallest in least:
+        if value < smallest:
+            raise BadSettings(f"{name} must be at least {smallest}.")
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 
 from soundkeep.foundation.clock import Entropy
 from soundkeep.foundation.database import Connection, Database, Row
+from soundkeep.foundation.sql import Where, all_of, one_of
 
 
 class Event(StrEnum):
@@ -110,29 +111,24 @@ async def append(tx: Connection, deeds: Sequence[Deed], *, entropy: Entropy) -> 
 
 async def query(db: Database, *, customer: str, wanted: Wanted) -> tuple[int, list[Record]]:
     """How many records match in all, and the newest `limit` of them before `before_seq`."""
-    where = """
-        FROM audit
-        WHERE customer = :customer AND at_ms >= :start_ms AND at_ms < :end_ms
-          AND (:service = '' OR service = :service)
-          AND (:display_name = '' OR display_name = :display_name)
-          AND (:user_id = '' OR user_id = :user_id)
-          AND (:events = '' OR :events LIKE '%,' || event || ',%')
-          AND (:entity_types = '' OR :entity_types LIKE '%,' || entity_type || ',%')
-    """
-    params = {
-        "customer": customer,
-        "start_ms": wanted.start_ms,
-        "end_ms": wanted.end_ms,
-        "service": wanted.service,
-        "display_name": wanted.display_name,
-        "user_id": wanted.user_id,
-        "events": _set(wanted.events),
-        "entity_types": _set(wanted.entity_types),
-    }
-    total = (await db.scan(f"SELECT count(*) {where}", params))[0][0]
+    where = all_of(
+        Where(
+            "customer = :customer AND at_ms >= :start_ms AND at_ms < :end_ms",
+            {"customer": customer, "start_ms": wanted.start_ms, "end_ms": wanted.end_ms},
+        ),
+        *_narrowed("service", filter(None, [wanted.service])),
+        *_narrowed("display_name", filter(None, [wanted.display_name])),
+        *_narrowed("user_id", filter(None, [wanted.user_id])),
+        *_narrowed("event", wanted.events),
+        *_narrowed("entity_type", wanted.entity_types),
+    )
+    total = (await db.scan(f"SELECT count(*) FROM audit WHERE {where.sql}", where.params))[0][0]
     rows = await db.scan(
-        f"SELECT {_COLUMNS} {where} AND seq < :before_seq ORDER BY seq DESC LIMIT :limit",
-        {**params, "before_seq": wanted.before_seq, "limit": wanted.limit},
+        f"""
+        SELECT {_COLUMNS} FROM audit WHERE {where.sql} AND seq < :before_seq
+        ORDER BY seq DESC LIMIT :limit
+        """,
+        {**where.params, "before_seq": wanted.before_seq, "limit": wanted.limit},
     )
     return total, [Record(*row) for row in rows]
 
@@ -144,17 +140,24 @@ async def customers(db: Database) -> list[str]:
 
 async def first_broken(db: Database, *, customer: str) -> int | None:
     """The number of the first record that does not fit the chain; None where all is well."""
+    # One statement, so that what is appended meanwhile is wholly in it or not at all.
+    sql = f"""
+        SELECT h.seq, h.hash, {", ".join(f"a.{name}" for name in Record.__struct_fields__)}
+        FROM (SELECT CAST(:customer AS TEXT) AS customer) c
+        LEFT JOIN audit_heads h ON h.customer = c.customer
+        LEFT JOIN audit a ON a.customer = c.customer
+        ORDER BY a.seq
+    """
     before, expected = GENESIS, 1
-    sql = f"SELECT {_COLUMNS} FROM audit WHERE customer = :customer ORDER BY seq"
     for row in await db.scan(sql, {"customer": customer}):
-        record = Record(*row)
+        head = (row[0] or 0, row[1] or GENESIS)
+        if row[2] is None:  # no record at all
+            continue
+        record = Record(*row[2:])
         if record.seq != expected or record.hash != _hash(record, before):
             return expected
         before, expected = record.hash, expected + 1
-    head = await db.one(
-        "SELECT seq, hash FROM audit_heads WHERE customer = :customer", {"customer": customer}
-    )
-    return None if head is None or tuple(head) == (expected - 1, before) else expected
+    return None if head == (expected - 1, before) else expected
 
 
 async def _head(tx: Connection, customer: str) -> tuple[int, str]:
@@ -201,6 +204,6 @@ def _hash(record: Record, before: str) -> str:
     return hashlib.sha256(msgspec.json.encode(unsigned)).hexdigest()
 
 
-def _set(names: Iterable[str]) -> str:
-    joined = ",".join(names)
-    return f",{joined}," if joined else ""
+def _narrowed(column: str, values: Iterable[str]) -> list[Where]:
+    wanted = list(values)
+    return [one_of(column, column, wanted)] if wanted else []

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 Work = Callable[[Sequence[T]], Awaitable[None]]
-"""Makes a whole batch durable, or raises and leaves nothing of it."""
+"""Makes a whole batch durable, or raises and leaves it fit for another try, item by item."""
 
 
 class Batches(Generic[T]):
@@ -35,15 +36,25 @@ class Batches(Generic[T]):
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
-            await asyncio.wait([done])
-            done.exception()
+            while not done.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([done])
+            if not done.cancelled():
+                done.exception()
             raise
 
     async def _run(self, work: Work[T]) -> None:
-        while self._waiting:
-            batch = self._waiting[: self._largest]
-            del self._waiting[: self._largest]
-            await self._settle(batch, work)
+        batch: Sequence[tuple[T, asyncio.Future[None]]] = ()
+        try:
+            while self._waiting:
+                batch = self._waiting[: self._largest]
+                del self._waiting[: self._largest]
+                await self._settle(batch, work)
+        except asyncio.CancelledError:  # the loop is being shut down: let nobody wait for ever
+            for _, done in (*batch, *self._waiting):
+                done.cancel()
+            self._waiting.clear()
+            raise
 
     async def _settle(self, batch: Sequence[tuple[T, asyncio.Future[None]]], work: Work[T]) -> None:
         """Try all together; where that fails, each alone, so that one cannot spoil the others."""

@@ -15,7 +15,7 @@ import errno
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 import apsw
 import asyncpg
 
-from soundkeep.foundation.errors import StorageFull, Unavailable
+from soundkeep.foundation.errors import BadInput, StorageFull, Unavailable
 
 Params = Mapping[str, Any]
 """Values by name: text, integers, floats, None."""
@@ -139,8 +139,8 @@ class SqliteDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         async with self._turn:
-            await self._write(lambda: self._writer.execute("BEGIN IMMEDIATE"))
             try:
+                await self._write(lambda: self._writer.execute("BEGIN IMMEDIATE"))
                 yield _SqliteConnection(self)
                 await self._write(lambda: self._writer.execute("COMMIT"))
             except BaseException:
@@ -149,7 +149,9 @@ class SqliteDatabase:
                 raise
 
     def version(self) -> int:
-        return self._reader.data_version()
+        # Not Connection.data_version(): that one notices nothing before the next read.
+        found: int = self._reader.execute("PRAGMA data_version").get
+        return found
 
     async def close(self) -> None:
         self._write_thread.shutdown()
@@ -168,7 +170,10 @@ class SqliteDatabase:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.wait([running])
+            while not running.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
+            running.exception()
             raise
 
 
@@ -197,7 +202,7 @@ class _SqliteConnection:
         await self._database._write(lambda: self._raw.executemany(sql, rows))  # noqa: SLF001
 
     async def script(self, sql: str) -> None:
-        await self._database._write(lambda: self._raw.execute(sql))  # noqa: SLF001
+        await self._database._write(lambda: self._raw.execute(sql).fetchall())  # noqa: SLF001
 
     async def announce(self) -> None:
         """Nothing to do: `data_version` tells every process of every commit."""
@@ -217,9 +222,13 @@ class PostgresDatabase:
     async def connect(cls, url: str) -> PostgresDatabase:
         with _translated():
             listener = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=8, command_timeout=60)
-            database = cls(pool, listener)
-            await listener.add_listener(_CHANNEL, database._hear)
+            try:
+                pool = await asyncpg.create_pool(url, min_size=1, max_size=8, command_timeout=60)
+                database = cls(pool, listener)
+                await listener.add_listener(_CHANNEL, database._hear)
+            except BaseException:
+                listener.terminate()
+                raise
         return database
 
     async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
@@ -238,11 +247,22 @@ class PostgresDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         with _translated():
-            async with self._pool.acquire() as raw:
-                connection = _PostgresConnection(raw)
-                async with raw.transaction():
-                    yield connection
-                self._heard += connection.announced
+            raw = await self._pool.acquire()
+        try:
+            connection, transaction = _PostgresConnection(raw), raw.transaction()
+            with _translated():
+                await transaction.start()
+            try:
+                yield connection
+            except BaseException:
+                with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+                    await transaction.rollback()
+                raise
+            with _translated():
+                await transaction.commit()
+            self._heard += connection.announced
+        finally:
+            await self._pool.release(raw)
 
     def version(self) -> int:
         seconds = int(asyncio.get_running_loop().time())
@@ -269,27 +289,34 @@ class _PostgresConnection:
 
     async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
         text, names = _numbered(sql)
-        return await self._raw.fetch(text, *(params[name] for name in names))
+        with _translated():
+            return await self._raw.fetch(text, *(params[name] for name in names))
 
     async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
         text, names = _numbered(sql)
-        return await self._raw.fetchrow(text, *(params[name] for name in names))
+        with _translated():
+            return await self._raw.fetchrow(text, *(params[name] for name in names))
 
     async def run(self, sql: str, params: Params = _NOTHING) -> int:
         text, names = _numbered(sql)
-        status = await self._raw.execute(text, *(params[name] for name in names))
+        with _translated():
+            status = await self._raw.execute(text, *(params[name] for name in names))
         return int(status.rpartition(" ")[2]) if status[-1].isdigit() else 0
 
     async def many(self, sql: str, rows: Iterable[Params]) -> None:
         text, names = _numbered(sql)
-        await self._raw.executemany(text, [[row[name] for name in names] for row in rows])
+        values = [[row[name] for name in names] for row in rows]
+        with _translated():
+            await self._raw.executemany(text, values)
 
     async def script(self, sql: str) -> None:
-        await self._raw.execute(sql)
+        with _translated():
+            await self._raw.execute(sql)
 
     async def announce(self) -> None:
         self.announced = True
-        await self._raw.execute(f"NOTIFY {_CHANNEL}")
+        with _translated():
+            await self._raw.execute(f"NOTIFY {_CHANNEL}")
 
 
 def _open(path: str) -> apsw.Connection:
@@ -300,7 +327,7 @@ def _open(path: str) -> apsw.Connection:
     return connection
 
 
-_NAMED = re.compile(r"(?<![:\w]):([a-z_][a-z0-9_]*)")
+_NAMED = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 
 
 @lru_cache(maxsize=2048)
@@ -310,6 +337,8 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 
     def number(found: re.Match[str]) -> str:
         name = found.group(1)
+        if name is None:  # a string, not ours to touch
+            return found.group()
         if name not in names:
             names.append(name)
         return f"${names.index(name) + 1}"
@@ -330,7 +359,26 @@ class _translated:  # noqa: N801  read as a verb at its uses
             isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         ):
             raise StorageFull("The database's disk is full: free some space.") from error
-        if isinstance(error, apsw.BusyError):
+        if isinstance(error, _BUSY):
             raise Unavailable("The database is busy: try again.", retry_after=1) from error
-        if isinstance(error, apsw.CantOpenError | OSError | asyncpg.PostgresConnectionError):
+        if isinstance(error, _SILENT) or (
+            isinstance(error, asyncpg.InterfaceError) and _LOST.search(str(error))
+        ):
             raise Unavailable("The database does not answer: try again.") from error
+        if isinstance(error, asyncpg.CharacterNotInRepertoireError):
+            raise BadInput("Text cannot hold the character NUL.") from error
+
+
+_BUSY = (
+    apsw.BusyError,
+    asyncpg.exceptions.TransactionRollbackError,
+    asyncpg.exceptions.InsufficientResourcesError,
+)
+_SILENT = (
+    apsw.CantOpenError,
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.exceptions.OperatorInterventionError,
+)
+_LOST = re.compile("is closed|has been released")
+"""What asyncpg says of a connection that went away under a transaction."""

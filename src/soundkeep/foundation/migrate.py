@@ -57,10 +57,7 @@ async def migrate(db: Database, packages: tuple[str, ...], *, clock: Clock) -> l
     """Bring a database up to date; what was applied now. Tampered where history disagrees."""
     wanted = [migration for package in packages for migration in written(package)]
     async with db.transaction() as tx:
-        if db.engine == "postgresql":
-            await tx.run(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        await tx.script(_TABLE)
-        applied = await _applied(tx)
+        applied = await _applied(tx, db.engine)
         fresh = [each for each in wanted if _is_fresh(each, applied)]
         for migration in fresh:
             await tx.script(_spelled(migration.sql, db.engine))
@@ -71,8 +68,7 @@ async def migrate(db: Database, packages: tuple[str, ...], *, clock: Clock) -> l
 async def pending(db: Database, packages: tuple[str, ...]) -> list[Migration]:
     """What `migrate` would apply, for `doctor`."""
     async with db.transaction() as tx:
-        await tx.script(_TABLE)
-        applied = await _applied(tx)
+        applied = await _applied(tx, db.engine)
     return [
         migration
         for package in packages
@@ -81,7 +77,11 @@ async def pending(db: Database, packages: tuple[str, ...]) -> list[Migration]:
     ]
 
 
-async def _applied(tx: Connection) -> dict[tuple[str, int], str]:
+async def _applied(tx: Connection, engine: str) -> dict[tuple[str, int], str]:
+    """The checksums of what was applied; no other node migrates until the transaction ends."""
+    if engine == "postgresql":
+        await tx.run(f"SELECT pg_advisory_xact_lock({_LOCK})")
+    await tx.script(_TABLE)
     rows = await tx.all("SELECT package, number, checksum FROM migrations")
     return {(package, number): checksum for package, number, checksum in rows}
 
