@@ -136,6 +136,7 @@ async def running(
             if not regions[name].blobs.lock(alone=False):
                 raise Conflict(f"{wanted.blobs}: another service is starting with this folder.")
         issuer = Issuer(identity)
+        await issuer.trust()
         upkeep = asyncio.create_task(_upkeep(issuer))
         stack.callback(upkeep.cancel)
         yield _application(settings, issuer, regions)

@@ -15,6 +15,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 from cachetools import LRUCache
+from cryptography.fernet import InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc.jwk import OKPKey
 
@@ -26,6 +27,7 @@ from soundkeep.foundation.errors import (
     InvalidRequest,
     InvalidScope,
     NotAllowed,
+    Tampered,
     UnauthorizedClient,
     UnsupportedGrantType,
 )
@@ -376,7 +378,14 @@ def _verifier(issuer: Issuer) -> Verifier:
 
 
 def _opened(identity: Identity, kid: str, sealed: str) -> OKPKey:
-    key = OKPKey.import_key(msgspec.json.decode(identity.vault.decrypt(sealed.encode())))
+    try:
+        opened = identity.vault.decrypt(sealed.encode())
+    except InvalidToken:
+        raise Tampered(
+            "The secret key (identity.secret_key_file) does not open the signing keys in the "
+            "database: put back the key that this installation was made with."
+        ) from None
+    key = OKPKey.import_key(msgspec.json.decode(opened))
     key.ensure_kid()
     assert key.kid == kid
     return key
