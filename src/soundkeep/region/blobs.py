@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 READ_SIZE = 1024 * 1024
 _FLUSH_SIZE = 1024 * 1024
+_SMALL = 256 * 1024
 _KEY = re.compile(r"[0-9a-f-]{8,64}")
 _FOLDERS = tuple(f"{number:02x}" for number in range(256))
 
@@ -61,8 +62,9 @@ class LocalBlobs:
         def work() -> None:
             _sync_folder(self._incoming)
             for key in keys:
-                os.link(self._incoming / _checked(key), self._path(key))
-            for folder in {self._path(key).parent for key in keys}:
+                with suppress(FileExistsError):  # by a batch that failed and is tried again
+                    os.link(self._incoming / _checked(key), self._path(key))
+            for folder in {self._kept / key[-2:] for key in keys}:
                 _sync_folder(folder)
 
         await _in_thread(work)
@@ -81,7 +83,7 @@ class LocalBlobs:
 
         def work() -> None:
             for key in keys:
-                self._path(key).unlink(missing_ok=True)
+                Path(self._path(key)).unlink(missing_ok=True)
                 (self._incoming / _checked(key)).unlink(missing_ok=True)
 
         await _in_thread(work)
@@ -89,13 +91,14 @@ class LocalBlobs:
     def unsettled(self) -> list[str]:
         """Keys of bytes that were on their way in."""
         with _translated():
-            return sorted(entry.name for entry in os.scandir(self._incoming))
+            names = [entry.name for entry in os.scandir(self._incoming)]
+        return sorted(name for name in names if _KEY.fullmatch(name))
 
-    def path(self, key: str, size: int) -> Path:
+    def path(self, key: str, size: int) -> str:
         """The file of an object's bytes; Unavailable where it is missing or cut short."""
         path = self._path(key)
         try:
-            found = path.stat().st_size
+            found = os.stat(path).st_size  # noqa: PTH116  a text, not a Path: it is quicker
         except OSError:
             found = -1
         if found != size:
@@ -105,6 +108,23 @@ class LocalBlobs:
                 lost=key,
             )
         return path
+
+    def at_hand(self, key: str, size: int) -> bytes | None:
+        """All bytes of a small object that the system has in memory; else None, without waiting."""
+        if size > _SMALL:
+            return None
+        buffer = bytearray(size)
+        try:
+            file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            found = os.preadv(file, [buffer], 0, os.RWF_NOWAIT) if size else 0
+            return bytes(buffer) if found == size == os.fstat(file).st_size else None
+        except OSError:
+            return None
+        finally:
+            os.close(file)
 
     async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from `start` up to and without `end`, 1 MiB at a time."""
@@ -132,8 +152,8 @@ class LocalBlobs:
         """Let go of the lock."""
         os.close(self._lock)
 
-    def _path(self, key: str) -> Path:
-        return self._kept / _checked(key)[-2:] / key
+    def _path(self, key: str) -> str:
+        return f"{self._kept}/{_checked(key)[-2:]}/{key}"
 
 
 class Incoming:
@@ -206,8 +226,10 @@ async def _in_thread(work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        with suppress(Exception):
-            await running
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        running.exception()
         raise
 
 

@@ -90,9 +90,11 @@ async def search(region: Region, claims: Claims, wanted: Search) -> Page:
 async def one(region: Region, claims: Claims, object_id: str) -> str:
     """An object's JSON; NotFound for unknown, foreign and out-of-scope ids alike."""
     must_live_here(region, claims)
-    found = await store.document_by_id(
-        region.db, object_id, customer=claims.customer, reach=claims.reach
-    )
+    found = None
+    if object_id.isprintable():  # PostgreSQL refuses to hear of a NUL
+        found = await store.document_by_id(
+            region.db, object_id, customer=claims.customer, reach=claims.reach
+        )
     if found is None:
         raise NotFound("There is no such object.")
     return found

@@ -169,9 +169,11 @@ def check(claims: Claims, wanted: Wanted) -> None:
 async def readable(region: Region, claims: Claims, object_id: str) -> Readable:
     """An object whose bytes may be sent now; otherwise the reason why not."""
     must_live_here(region, claims)
-    found = await store.readable_by_id(
-        region.db, object_id, customer=claims.customer, reach=claims.reach
-    )
+    found = None
+    if object_id.isprintable():  # PostgreSQL refuses to hear of a NUL
+        found = await store.readable_by_id(
+            region.db, object_id, customer=claims.customer, reach=claims.reach
+        )
     if found is None:
         raise NotFound("There is no such object.")
     if found.state in GONE:
@@ -186,6 +188,11 @@ async def readable(region: Region, claims: Claims, object_id: str) -> Readable:
     return found
 
 
+def at_hand(region: Region, found: Readable) -> bytes | None:
+    """All bytes of a small object, where that takes no waiting for a disk."""
+    return region.blobs.at_hand(found.blob, found.size)
+
+
 def slices(region: Region, found: Readable, start: int, end: int) -> AsyncIterator[bytes]:
     """The bytes of a readable object from `start` up to and without `end`."""
     return region.blobs.read(found.blob, start, end)
@@ -193,7 +200,7 @@ def slices(region: Region, found: Readable, start: int, end: int) -> AsyncIterat
 
 def file_of(region: Region, found: Readable) -> str:
     """The path of the whole object, for a server that sends files by itself."""
-    return str(region.blobs.path(found.blob, found.size))
+    return region.blobs.path(found.blob, found.size)
 
 
 def _check_text(name: str, value: str, longest: int) -> None:
@@ -223,6 +230,8 @@ async def _commit(region: Region, batch: Sequence[StoredObject]) -> None:
             deeds = [_arrival(region, stored) for stored in batch]
             await audit.append(tx, deeds, entropy=region.entropy)
     except Exception:
+        if len(batch) > 1:
+            raise  # each is tried again alone, with its bytes as they are
         # A commit may have happened although its answer was lost: only what has no row goes.
         # Where even that cannot be found out, `incoming/` tells the next sweep.
         with suppress(SoundkeepError):

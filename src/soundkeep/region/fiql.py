@@ -20,7 +20,8 @@ from soundkeep.foundation.sql import Where, all_of
 MAX_LENGTH = 8 * 1024
 MAX_TERMS = 256
 _TERM = re.compile(r"(?P<selector>[A-Za-z_][A-Za-z0-9_.-]*)(?P<operator>==)(?P<value>[^;]*)")
-_PLUS = re.compile(r" (?=\d)")
+_PLUS = re.compile(r"\A (?=\d)")
+_ZONE_PLUS = re.compile(r"(T\S+) (?=\d)")
 _INTEGER = re.compile(r"-?\d{1,18}")
 
 
@@ -78,7 +79,7 @@ def parse(text: str, fields: Mapping[str, Field]) -> Filter:
 
 
 def _value(text: str, term: re.Match[str], kind: Kind) -> str | int:
-    raw = _PLUS.sub("+", unquote(term["value"], errors="surrogateescape"), count=1)
+    raw = _PLUS.sub("+", unquote(term["value"], errors="surrogateescape"))
     at = term.start("value")
     if "\0" in raw or not _is_utf8(raw):
         raise _bad(text, at, "the value holds characters that cannot be searched for")
@@ -102,7 +103,7 @@ def _time_ms(text: str, at: int, raw: str) -> int:
     if _INTEGER.fullmatch(raw):
         return int(raw) // SECOND * SECOND
     try:
-        moment = datetime.fromisoformat(raw)
+        moment = datetime.fromisoformat(_ZONE_PLUS.sub(r"\1+", raw))
     except ValueError:
         raise _bad(text, at, f"{raw!r} is neither epoch milliseconds nor ISO 8601") from None
     if moment.tzinfo is None:

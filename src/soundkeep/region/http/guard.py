@@ -64,9 +64,7 @@ def parameter(request: Request, name: str, default: str = "") -> str:
 
 def number(request: Request, name: str, default: int, *, least: int, most: int) -> int:
     """A query parameter that is a whole number within bounds."""
-    text = parameter(request, name)
-    if not text:
-        return default
+    text = parameter(request, name, str(default))
     digits = text.removeprefix("-")
     value = int(text) if digits.isascii() and digits.isdigit() and len(digits) < 19 else least - 1
     if not least <= value <= most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -24,17 +25,18 @@ from soundkeep.region.plane import Region
 from soundkeep.region.wire import document
 
 _FURTHEST = 2**53
+_NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\]')
 
 
 def routes(door: Door) -> list[Route]:
     """URL, handler, and the access class that a key needs."""
     objects = f"{BASE}/objects"
     return [
-        Route(objects, door.opens(search, Access.READ)),
-        Route(objects, door.opens(upload, Access.EDIT), methods=["POST"]),
+        Route(f"{objects}/{{id}}/content", door.opens(download, Access.DOWNLOAD)),
         Route(f"{objects}/{{id}}", door.opens(one, Access.READ)),
         Route(f"{objects}/{{id}}/metadata", door.opens(one, Access.READ)),
-        Route(f"{objects}/{{id}}/content", door.opens(download, Access.DOWNLOAD)),
+        Route(objects, door.opens(search, Access.READ)),
+        Route(objects, door.opens(upload, Access.EDIT), methods=["POST"]),
     ]
 
 
@@ -89,13 +91,18 @@ async def download(request: Request, region: Region, claims: Claims) -> Response
     if refused is not None:
         return Response(status_code=refused, headers=headers)
     headers |= _description(found)
+    ranges = request.headers if request.method == "GET" else {}  # RFC 9110 §14.2
     try:
-        part = conditional.part(request.headers, current, found.size)
+        part = conditional.part(ranges, current, found.size)
     except Unsatisfiable:
         headers = {"accept-ranges": "bytes", "content-range": f"bytes */{found.size}"}
         return Response(status_code=416, headers=headers)
+    if part is None and request.method == "GET":
+        whole = content.at_hand(region, found)
+        if whole is not None:
+            return Response(whole, 200, headers)
     file = content.file_of(region, found)
-    if part is None or request.method == "HEAD":
+    if part is None:
         return _Whole(file, {**headers, "content-length": str(found.size)}, region, found)
     headers["content-length"] = str(part.end - part.start)
     headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{found.size}"
@@ -114,7 +121,8 @@ class _Whole(Response):
         self.init_headers(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] != "HEAD" and "http.response.pathsend" not in scope["extensions"]:
+        sends_files = "http.response.pathsend" in scope.get("extensions", {})
+        if scope["method"] != "HEAD" and not sends_files:
             pieces = content.slices(self._region, self._found, 0, self._found.size)
             await _streamed(self, pieces)(scope, receive, send)
             return
@@ -133,7 +141,7 @@ def _streamed(answer: Response, pieces: AsyncIterator[bytes]) -> Response:
 def _description(found: Readable) -> dict[str, str]:
     """How to treat the bytes: what they are, under which name, and never as a page of ours."""
     name = found.name.rpartition("/")[2] or found.id
-    plain = "".join(c if c.isascii() and c not in '"\\' else "_" for c in name)
+    plain = _NOT_PLAIN.sub("_", name)
     return {
         "content-type": found.mime_type,
         "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",

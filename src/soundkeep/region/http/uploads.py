@@ -48,15 +48,15 @@ async def receive(request: Request, region: Region, claims: Claims) -> StoredObj
     expected = _declared_length(request)
     if expected > region.max_upload_bytes + MAX_METADATA:
         raise TooLarge(f"A recording may have {region.max_upload_bytes} bytes at most.")
-    parser = multipart.PushMultipartParser(
-        _boundary(request), max_segment_count=2, max_header_count=8, strict=True
-    )
+    boundary = _boundary(request)
     async with Upload(region, claims, expected=expected) as upload:
         form = _Form(upload, claims)
         try:
-            with parser:
+            with multipart.PushMultipartParser(
+                boundary, max_segment_count=2, max_header_count=8, strict=True
+            ) as parser:
                 async for chunk in web.chunks(request):
-                    if chunk:
+                    if chunk and not form.ended:
                         for event in parser.parse(chunk):
                             await form.take(event)
         except multipart.MultipartError as error:
@@ -74,6 +74,11 @@ class _Form:
         self._content: multipart.MultipartSegment | None = None
         self._metadata = bytearray()
         self._wanted: Wanted | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether both parts are whole: what comes now is the epilogue (RFC 2046 §5.1.1)."""
+        return self._part is None and self._wanted is not None and self._content is not None
 
     async def take(self, event: multipart.MultipartSegment | bytes | bytearray | None) -> None:
         """A part begins, goes on, or ends (None)."""

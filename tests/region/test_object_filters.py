@@ -1,0 +1,247 @@
+"""The `filter` parameter of `GET /objects`, first part: `field==value` terms joined by `;`."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from region_world import OBJECTS, START_MS, fault, names
+
+from soundkeep.foundation.errors import BadFilter
+from soundkeep.region import fiql
+from soundkeep.region.catalog import FIELDS
+from soundkeep.region.model import State
+
+
+async def found_by(world, filters: list[str], **client) -> dict[str, list[str]]:
+    """The names that each filter finds; a filter is what stands in the URL after `filter=`."""
+    caller = world.client(**client)
+    return {
+        text: sorted(names(await caller.get(f"{OBJECTS}?filter={text}&limit=1000")))
+        for text in filters
+    }
+
+
+async def test_every_content_field_can_be_filtered_by(world):
+    wanted = await world.keep(
+        id="1" * 8,
+        type="meeting",
+        mime_type="audio/wav",
+        name="wanted",
+        user_id="pete",
+        bucket_id="standup",
+        shared=True,
+        created_ms=START_MS + 5000,
+        updated_ms=START_MS + 9000,
+    )
+    await world.keep(name="other")
+    await world.keep(name="archived", state=State.ARCHIVED)
+    filters = {
+        "id==11111111": ["wanted"],
+        "type==meeting": ["wanted"],
+        "mimeType==audio/wav": ["wanted"],
+        "objectName==wanted": ["wanted"],
+        "name==wanted": ["wanted"],
+        f"checksum=={wanted.digests.md5}": ["other", "wanted"],
+        "customerId==acme": ["other", "wanted"],
+        "customerId==umbra": [],
+        "userId==pete": ["wanted"],
+        "storedBytes==0": ["other", "wanted"],
+        "size==0": ["other", "wanted"],
+        "size==1": [],
+        "createdTime==1767225605000": ["wanted"],
+        "updatedTime==1767225609000": ["wanted"],
+        "objectState==AVAILABLE": ["other", "wanted"],
+        "objectState==ARCHIVED": ["archived"],
+        "bucketId==standup": ["wanted"],
+        "shared==true": ["wanted"],
+        "shared==false": ["other"],
+        "": ["other", "wanted"],
+    }
+
+    assert await found_by(world, list(filters)) == filters
+
+
+async def test_terms_are_joined_by_and(world):
+    for name, kind, user in (
+        ("a", "meeting", "pete"),
+        ("b", "meeting", "olga"),
+        ("c", "x", "pete"),
+    ):
+        await world.keep(name=name, type=kind, user_id=user)
+    filters = {
+        "type==meeting;userId==pete": ["a"],
+        "userId==pete;type==meeting": ["a"],
+        "type%3D%3Dmeeting%3BuserId%3D%3Dpete": ["a"],
+        "type==meeting;type==x": [],
+        "name==a;name==a": ["a"],
+        "type==meeting;userId==pete;objectState==AVAILABLE": ["a"],
+        "type==meeting;objectState==REVOKED": [],
+    }
+
+    assert await found_by(world, list(filters)) == filters
+
+
+async def test_only_available_objects_are_found_unless_the_state_is_named(world):
+    for state in State:
+        await world.keep(name=state.value.lower(), state=state, type="call")
+    filters = {
+        "": ["available"],
+        "type==call": ["available"],
+        **{f"objectState=={state}": [state.lower()] for state in State},
+        "type==call;objectState==PENDING": ["pending"],
+    }
+
+    assert await found_by(world, list(filters)) == filters
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "1767225605000",
+        "1767225605999",
+        "2026-01-01T00:00:05",
+        "2026-01-01T00:00:05Z",
+        "2026-01-01T00:00:05.000Z",
+        "2026-01-01T00:00:05.999Z",
+        "2026-01-01T02:00:05%2B02:00",
+        "2026-01-01T02:00:05+02:00",
+        "2026-01-01T02:00:05.000+0200",
+        "2025-12-31T19:00:05-05:00",
+        "2026-01-01%2000:00:05",
+        "2026-01-01T00%253A00%253A05Z",
+        "20260101T000005Z",
+    ],
+)
+async def test_a_time_can_be_written_in_many_ways(local, written):
+    await local.keep(name="then", created_ms=START_MS + 5000)
+    await local.keep(name="later", created_ms=START_MS + 6000)
+
+    assert await found_by(local, [f"createdTime=={written}"]) == {
+        f"createdTime=={written}": ["then"]
+    }
+
+
+async def test_a_raw_plus_arrives_as_a_space_and_is_read_as_a_plus(world):
+    await world.keep(name="+16692001234")
+    await world.keep(name="Call 5 with Bob")
+    await world.keep(name="a b")
+    filters = {
+        "name==+16692001234": ["+16692001234"],
+        "name==%2B16692001234": ["+16692001234"],
+        "name==%252B16692001234": ["+16692001234"],
+        "name==%2016692001234": ["+16692001234"],
+        "name==Call%205%20with%20Bob": ["Call 5 with Bob"],
+        "name==Call+5+with+Bob": ["Call 5 with Bob"],
+        "name==a+b": ["a b"],
+        "name==%20a%20b": [],
+    }
+
+    assert await found_by(world, list(filters)) == filters
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a;b==c.mp3",
+        "100% sure",
+        "50%20",
+        "ünïcödé 録音 🎧",
+        'it\'s "quoted"',
+        "back\\slash",
+        "a&b=c#d?e",
+        "star*",
+        "a,b(c)",
+        "==",
+    ],
+)
+async def test_a_doubly_encoded_value_may_hold_anything(world, name):
+    await world.keep(name=name)
+    await world.keep(name="another")
+    text = f"name=={quote(quote(name, safe=''), safe='')};type==callrecording"
+
+    assert await found_by(world, [text]) == {text: [name]}
+
+
+async def test_comparison_is_exact(world):
+    await world.keep(name="Call")
+    filters = {"name==Call": ["Call"], "name==call": [], "name==Call%20": [], "name==": []}
+
+    assert await found_by(world, list(filters)) == filters
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("x", 0),
+        ("==a", 0),
+        ("name", 0),
+        ("name=a", 0),
+        ("name=gt=5", 0),
+        ("name==a;", 8),
+        ("name==a;;type==b", 8),
+        ("name==a;size==big", 14),
+        ("size==1.5", 6),
+        ("size==1e3", 6),
+        ("size==", 6),
+        ("size==9999999999999999999", 6),
+        ("createdTime==yesterday", 13),
+        ("createdTime==2026-13-01T00:00:00Z", 13),
+        ("createdTime==", 13),
+        ("shared==yes", 8),
+        ("shared==TRUE", 8),
+        ("name==a;color==red", 8),
+        (" name==a", 0),
+        ("1name==a", 0),
+        ("name==a\0b", 6),
+        ("name==%ff", 6),
+        ("name==%ed%a0%80", 6),
+        ("naïve==a", 0),
+    ],
+)
+async def test_a_filter_that_cannot_be_understood_is_refused_with_the_position(local, text, at):
+    answer = await local.client().get(OBJECTS, params={"filter": text})
+
+    assert fault(answer) == (400, "bad_filter", "filter")
+    assert answer.json()["at"] == at
+    assert f"position {at}," in answer.json()["detail"]
+
+
+async def test_length_and_number_of_terms_are_bounded(local):
+    client = local.client()
+    texts = {
+        "longest": f"name=={'a' * (8192 - 6)}",
+        "too long": f"name=={'a' * (8192 - 5)}",
+        "most terms": ";".join(["size==1"] * 256),
+        "too many terms": ";".join(["size==1"] * 257),
+    }
+    statuses = {
+        name: (await client.get(OBJECTS, params={"filter": text})).status_code
+        for name, text in texts.items()
+    }
+
+    assert statuses == {"longest": 200, "too long": 400, "most terms": 200, "too many terms": 400}
+
+
+@given(st.text(alphabet="name=;size%+ 0a1fé\0'\"T:-Z", max_size=40) | st.text(max_size=20))
+def test_any_text_is_a_filter_or_a_bad_one_whose_position_lies_in_it(text):
+    try:
+        found = fiql.parse(text, FIELDS)
+    except BadFilter as refused:
+        at = refused.facts["at"]
+
+        assert isinstance(at, int)
+        assert 0 <= at <= len(text)
+    else:
+        assert found.selectors <= FIELDS.keys()
+
+
+@given(st.text(min_size=1, max_size=20).filter(lambda each: "\0" not in each))
+def test_what_was_encoded_is_what_is_searched_for(name):
+    found = fiql.parse(f"name=={quote(name)}", FIELDS)
+    plus = re.match(r" \d", name)
+
+    assert list(found.where.params.values()) == [f"+{name[1:]}" if plus else name]
