@@ -223,3 +223,10 @@ async def test_data_never_crosses_regions(local, tmp_path):
         assert fault(there) == (404, "not_found", None)
         assert page.json()["total"] == 0
         assert uk.files() == []
+
+
+async def test_a_method_that_objects_do_not_take_is_told_all_that_they_do(local):
+    answer = await local.client().put(OBJECTS)
+
+    assert answer.status_code == 405
+    assert {each.strip() for each in answer.headers["allow"].split(",")} == {"GET", "HEAD", "POST"}

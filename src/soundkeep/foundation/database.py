@@ -322,8 +322,9 @@ class _PostgresConnection:
 def _open(path: str) -> apsw.Connection:
     connection = apsw.Connection(path)
     connection.set_busy_timeout(_BUSY_MS)
-    connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    # One by one: a statement that answers a row would keep those after it from running.
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
     return connection
 
 

@@ -91,6 +91,18 @@ class IllegalMove(SoundkeepError):
     code = "illegal_state"
 
 
+class PreconditionFailed(SoundkeepError):
+    """The bytes are not in the version that the client's condition names (RFC 9110 §13.1)."""
+
+    code = "precondition_failed"
+
+
+class RangeNotSatisfiable(SoundkeepError):
+    """The range lies outside of the bytes; `content_range` tells how many there are."""
+
+    code = "range_not_satisfiable"
+
+
 class TooMany(SoundkeepError):
     """Too many failures from here; `retry_after` seconds must pass."""
 

@@ -40,6 +40,8 @@ STATUS: dict[type[errors.SoundkeepError], int] = {
     errors.TooLarge: 413,
     errors.Conflict: 409,
     errors.IllegalMove: 409,
+    errors.PreconditionFailed: 412,
+    errors.RangeNotSatisfiable: 416,
     errors.TooMany: 429,
     errors.StorageFull: 507,
     errors.Unavailable: 503,
@@ -53,7 +55,7 @@ STATUS: dict[type[errors.SoundkeepError], int] = {
 }
 
 REALM = "soundkeep"
-_HEADER_FACTS = {"retry_after", "limit", "remaining", "reset"}
+_HEADER_FACTS = {"retry_after", "limit", "remaining", "reset", "content_range"}
 _CALLER = "soundkeep.caller"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PROBES = frozenset({"/healthz", "/readyz"})
@@ -221,6 +223,8 @@ def error_headers(error: errors.SoundkeepError) -> dict[str, str]:
             headers["www-authenticate"] = f'Basic realm="{REALM}", charset="UTF-8"'
     if "retry_after" in error.facts:
         headers["retry-after"] = str(error.facts["retry_after"])
+    if "content_range" in error.facts:
+        headers["content-range"] = str(error.facts["content_range"])
     for name in ("limit", "remaining", "reset"):
         if name in error.facts:
             headers[f"x-ratelimit-{name}"] = str(error.facts[name])

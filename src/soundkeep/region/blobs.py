@@ -28,6 +28,9 @@ T = TypeVar("T")
 READ_SIZE = 1024 * 1024
 _FLUSH_SIZE = 1024 * 1024
 _SMALL = 256 * 1024
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+"""Read what is in memory or fail: Linux only."""
+
 _KEY = re.compile(r"[0-9a-f-]{8,64}")
 _FOLDERS = tuple(f"{number:02x}" for number in range(256))
 
@@ -111,7 +114,7 @@ class LocalBlobs:
 
     def at_hand(self, key: str, size: int) -> bytes | None:
         """All bytes of a small object that the system has in memory; else None, without waiting."""
-        if size > _SMALL:
+        if size > _SMALL or _NO_WAIT is None:
             return None
         buffer = bytearray(size)
         try:
@@ -119,7 +122,7 @@ class LocalBlobs:
         except OSError:
             return None
         try:
-            found = os.preadv(file, [buffer], 0, os.RWF_NOWAIT) if size else 0
+            found = os.preadv(file, [buffer], 0, _NO_WAIT) if size else 0
             return bytes(buffer) if found == size == os.fstat(file).st_size else None
         except OSError:
             return None

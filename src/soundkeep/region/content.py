@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ from soundkeep.region.model import (
     StoredObject,
 )
 from soundkeep.region.plane import Region, must_live_here, new_object_id
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, those that turn the direction of text, and halves of characters."""
 
 _MAX_NAME = 1024
 _MAX_MIME = 255
@@ -204,8 +208,8 @@ def file_of(region: Region, found: Readable) -> str:
 
 
 def _check_text(name: str, value: str, longest: int) -> None:
-    if len(value) > longest or not value.isprintable():
-        raise BadInput(f"Use at most {longest} printable characters.", field=name)
+    if len(value) > longest or _CONTROL.search(value):
+        raise BadInput(f"Use at most {longest} characters, and no control characters.", field=name)
 
 
 def _check_tag(key: str, value: str) -> None:

@@ -10,6 +10,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
 
 from soundkeep.foundation.clock import SECOND
+from soundkeep.foundation.errors import PreconditionFailed, RangeNotSatisfiable
 
 _RANGE = re.compile(r"bytes=\s*(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))\s*", re.IGNORECASE)
 
@@ -35,23 +36,22 @@ class Slice:
     end: int
 
 
-class Unsatisfiable(Exception):
-    """The range lies outside of the bytes: 416."""
+def is_fresh(headers: Mapping[str, str], current: Validators) -> bool:
+    """Whether the client has this version already: 304 (RFC 9110 §13.2.2).
 
-
-def refusal(headers: Mapping[str, str], current: Validators) -> int | None:
-    """304 or 412 where a condition says so, in the order of RFC 9110 §13.2.2; else None."""
+    PreconditionFailed where it insists on another version.
+    """
     if "if-match" in headers:
         if not _lists(headers["if-match"], current.etag, weakly=False):
-            return 412
+            raise PreconditionFailed("The object is not in the version that If-Match names.")
     elif "if-unmodified-since" in headers:
         since = _seconds(headers["if-unmodified-since"])
         if since is not None and current.modified_ms // SECOND > since:
-            return 412
+            raise PreconditionFailed("The object changed since then.")
     if "if-none-match" in headers:
-        return 304 if _lists(headers["if-none-match"], current.etag, weakly=True) else None
+        return _lists(headers["if-none-match"], current.etag, weakly=True)
     since = _seconds(headers.get("if-modified-since", ""))
-    return 304 if since is not None and current.modified_ms // SECOND <= since else None
+    return since is not None and current.modified_ms // SECOND <= since
 
 
 def part(headers: Mapping[str, str], current: Validators, size: int) -> Slice | None:
@@ -62,14 +62,20 @@ def part(headers: Mapping[str, str], current: Validators, size: int) -> Slice | 
     first, last, suffix = asked.groups()
     if suffix is not None:
         if int(suffix) == 0 or size == 0:
-            raise Unsatisfiable
+            raise _outside(size)
         return Slice(max(0, size - int(suffix)), size)
     start, end = int(first), min(int(last) + 1, size) if last else size
     if last and int(last) < start:
         return None  # not a valid range: ignored (RFC 9110 §14.1.1)
     if start >= size:
-        raise Unsatisfiable
+        raise _outside(size)
     return Slice(start, end)
+
+
+def _outside(size: int) -> RangeNotSatisfiable:
+    return RangeNotSatisfiable(
+        f"The range lies outside of the object's {size} bytes.", content_range=f"bytes */{size}"
+    )
 
 
 @lru_cache(maxsize=4096)

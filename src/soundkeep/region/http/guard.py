@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from soundkeep.foundation import web
 from soundkeep.foundation.claims import Access, Claims
@@ -52,6 +53,15 @@ class Door:
         if request.path_params["region"] not in self.known:
             raise NotFound("There is no such region.")
         return claims
+
+
+def by_method(path: str, **endpoints: Endpoint) -> Route:
+    """One route for several methods, so that 405 lists them all."""
+
+    async def endpoint(request: Request) -> Response:
+        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=list(endpoints))
 
 
 def parameter(request: Request, name: str, default: str = "") -> str:

@@ -18,8 +18,8 @@ from soundkeep.foundation.errors import BadInput
 from soundkeep.region import catalog, content
 from soundkeep.region.catalog import Search
 from soundkeep.region.http import conditional, uploads
-from soundkeep.region.http.conditional import Unsatisfiable, Validators
-from soundkeep.region.http.guard import BASE, Door, number, parameter
+from soundkeep.region.http.conditional import Validators
+from soundkeep.region.http.guard import BASE, Door, by_method, number, parameter
 from soundkeep.region.model import Readable
 from soundkeep.region.plane import Region
 from soundkeep.region.wire import document
@@ -35,8 +35,11 @@ def routes(door: Door) -> list[Route]:
         Route(f"{objects}/{{id}}/content", door.opens(download, Access.DOWNLOAD)),
         Route(f"{objects}/{{id}}", door.opens(one, Access.READ)),
         Route(f"{objects}/{{id}}/metadata", door.opens(one, Access.READ)),
-        Route(objects, door.opens(search, Access.READ)),
-        Route(objects, door.opens(upload, Access.EDIT), methods=["POST"]),
+        by_method(
+            objects,
+            GET=door.opens(search, Access.READ),
+            POST=door.opens(upload, Access.EDIT),
+        ),
     ]
 
 
@@ -87,16 +90,11 @@ async def download(request: Request, region: Region, claims: Claims) -> Response
         "etag": current.etag,
         "last-modified": current.last_modified,
     }
-    refused = conditional.refusal(request.headers, current)
-    if refused is not None:
-        return Response(status_code=refused, headers=headers)
+    if conditional.is_fresh(request.headers, current):
+        return Response(status_code=304, headers=headers)
     headers |= _description(found)
     ranges = request.headers if request.method == "GET" else {}  # RFC 9110 §14.2
-    try:
-        part = conditional.part(ranges, current, found.size)
-    except Unsatisfiable:
-        headers = {"accept-ranges": "bytes", "content-range": f"bytes */{found.size}"}
-        return Response(status_code=416, headers=headers)
+    part = conditional.part(ranges, current, found.size)
     if part is None and request.method == "GET":
         whole = content.at_hand(region, found)
         if whole is not None:
