@@ -143,16 +143,15 @@ class Issuer:
             ]
         }
 
-    async def admit(self, key: str, address: str) -> None:
+    async def admit(self, key: str, address: str, *, version: int) -> None:
         """TooMany while either has to wait; asks only what a commit changed."""
-        version = self.identity.db.version()
         if self._admitted.get((key, address)) != version:
             await backoff.check(self.identity, name=key, address=address)
             self._admitted[key, address] = version
 
-    async def standing(self, key: str) -> Standing | None:
+    async def standing(self, key: str, *, version: int) -> Standing | None:
         """Where the client with this key stands, or None; asks only what a commit changed."""
-        version, now_ms = self.identity.db.version(), self.identity.clock()
+        now_ms = self.identity.clock()
         known = self._standings.get(key)
         if known is not None and known.holds(version, now_ms):
             return known
@@ -300,9 +299,10 @@ async def _authenticated(
     issuer: Issuer, credentials: Credentials, *, address: str
 ) -> tuple[Standing, str]:
     """The client and the id of the secret that fits; every failure looks the same."""
-    await issuer.admit(credentials.key, address)
+    version = issuer.identity.db.version()
+    await issuer.admit(credentials.key, address, version=version)
     printable = credentials.key.isprintable()  # PostgreSQL refuses to hear of a NUL
-    found = await issuer.standing(credentials.key) if printable else None
+    found = await issuer.standing(credentials.key, version=version) if printable else None
     presented = digest(credentials.secret)
     fitting = ""
     for secret_id, expected in found.hashes if found else (("", _ABSENT),):
