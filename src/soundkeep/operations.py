@@ -36,8 +36,7 @@ def routes(databases: Mapping[str, Database], *, metrics_networks: tuple[str, ..
         return web.json_response(body, 200 if ready else 503, cache_control="no-store")
 
     async def exposition(request: Request) -> Response:
-        address = web.caller(request).address
-        if address and not any(ipaddress.ip_address(address) in each for each in networks):
+        if not web.is_within(web.caller(request).address, networks):
             raise NotFound("Not found.")
         return Response(metrics.exposition(), headers={"content-type": metrics.CONTENT_TYPE})
 

@@ -27,6 +27,7 @@ from soundkeep.identity.model import (
     ScopeItem,
     ScopeKind,
 )
+from soundkeep.identity.plane import digest
 
 P = Permission
 NEW_PASSWORD = "another horse battery"
@@ -1180,6 +1181,17 @@ async def test_disabling_a_user_ends_their_sessions_and_tokens(world, boss):
     assert not await world.is_signed_in(cookie)
     assert await world.is_signed_in(mine)
     assert await world.revoked("acme") == {"ann"}
+
+
+async def test_a_session_that_slipped_in_while_its_user_was_disabled_is_nobodys(world, boss):
+    user = await world.user(boss, "ann")
+    cookie = await world.sign_in(user)
+    slipped_in = await store.session_by_hash(world.identity.db, digest(cookie))
+    await disable(world, boss, "ann")
+    async with world.identity.db.transaction() as tx:
+        await store.add_session(tx, customer="acme", digest=digest(cookie), session=slipped_in)
+
+    assert not await world.is_signed_in(cookie)
 
 
 async def test_enabling_a_user_again_brings_no_session_back(world, boss):

@@ -123,12 +123,12 @@ class Edge:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _SAFE_ID.fullmatch(given) else secrets.token_hex(8)
         secure = scope["scheme"] == "https"
-        if not self._trusted or not _within(peer, self._trusted):
+        if not self._trusted or not is_within(peer, self._trusted):
             return Caller(peer, secure or is_loopback(peer), request_id)
         forwarded = b",".join(v for k, v in scope["headers"] if k == b"x-forwarded-for")
         hops = [_plain(hop.strip()) for hop in forwarded.decode("latin-1").split(",")]
         hops = [hop for hop in hops if hop]
-        address = next((hop for hop in reversed(hops) if not _within(hop, self._trusted)), peer)
+        address = next((hop for hop in reversed(hops) if not is_within(hop, self._trusted)), peer)
         claimed = headers.get(b"x-forwarded-proto", b"").strip().lower() == b"https"
         return Caller(address, claimed or secure, request_id)
 
@@ -164,9 +164,10 @@ def _plain(address: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _within(
+def is_within(
     address: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 ) -> bool:
+    """Whether an address lies in one of the networks; what is no address lies in none."""
     try:
         there = ipaddress.ip_address(address)
     except ValueError:
