@@ -184,7 +184,9 @@ async def test_a_probe_may_come_by_plain_http(path):
     assert (await call(served(), path, peer=CLIENT)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/healthz/", "//healthz", "/healthz/../who", "/HEALTHZ", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/healthz/", "//healthz", "/healthz/../who", "/HEALTHZ", "/metrics"]
+)
 async def test_what_looks_like_a_probe_may_not(path):
     assert (await call(served(), path, peer=CLIENT)).status_code == 403
 
