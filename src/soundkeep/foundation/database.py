@@ -39,8 +39,13 @@ _SCAN_THREADS = 2
 _CHANNEL = "soundkeep_changed"
 
 DIALECT: Mapping[str, Mapping[str, str]] = {
-    "sqlite": {"{serial}": "INTEGER PRIMARY KEY AUTOINCREMENT", "{json}": "TEXT"},
+    "sqlite": {
+        "{serial}": "INTEGER PRIMARY KEY AUTOINCREMENT",
+        "{json}": "TEXT",
+        "{text}": "TEXT",
+    },
     "postgresql": {
+        "{text}": 'TEXT COLLATE "C"',
         "{serial}": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         "{json}": "JSONB",
     },

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from soundkeep.foundation.claims import Claims
-from soundkeep.foundation.errors import BadInput, NotFound
+from soundkeep.foundation.errors import BadFilter, BadInput, NotFound
 from soundkeep.foundation.sql import Where, all_of
-from soundkeep.region import fiql, store
-from soundkeep.region.fiql import Field, Kind
+from soundkeep.region import fiql, selection, store
+from soundkeep.region.fiql import Field, Kind, Tag
 from soundkeep.region.model import State, StoredObject
 from soundkeep.region.plane import Region, must_live_here
 
@@ -37,6 +37,7 @@ DEFAULT_SORT = "createdTime"
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 _LOAD_SIZE = 1000
+_STATE = FIELDS["objectState"]
 _AVAILABLE = Where("state = :available", {"available": State.AVAILABLE})
 
 
@@ -63,19 +64,18 @@ class Page:
 async def search(region: Region, claims: Claims, wanted: Search) -> Page:
     """The caller's objects that match; only AVAILABLE ones unless the filter names the state."""
     must_live_here(region, claims)
-    found = fiql.parse(wanted.filter, FIELDS)
-    if wanted.sort not in FIELDS:
-        raise BadInput(f"Objects cannot be sorted by {wanted.sort!r}.", field="sortField")
-    conditions = [store.within(claims.reach), found.where]
-    if "objectState" not in found.selectors:
+    engine = region.db.engine
+    tree = fiql.parse(wanted.filter, FIELDS)
+    conditions = [store.within(claims.reach), selection.condition(tree, engine)]
+    if all(term.selector != _STATE for term in fiql.terms(tree)):
         conditions.append(_AVAILABLE)
     where = all_of(*conditions)
+    order = selection.order(_sort_field(wanted.sort), engine, descending=wanted.descending)
     documents = await store.page_of_documents(
         region.db,
         customer=claims.customer,
         where=where,
-        order=FIELDS[wanted.sort].column,
-        descending=wanted.descending,
+        order=order,
         offset=wanted.offset,
         limit=wanted.limit + 1,
     )
@@ -85,6 +85,13 @@ async def search(region: Region, claims: Claims, wanted: Search) -> Page:
         return Page(page, last, wanted.offset + len(page))
     total = await store.count(region.db, customer=claims.customer, where=where)
     return Page(page, last, total)
+
+
+def _sort_field(name: str) -> Field | Tag:
+    try:
+        return fiql.selector(name, FIELDS)
+    except BadFilter:
+        raise BadInput(f"{name[:64]!r} is no field or tag to sort by.", field="sortField") from None
 
 
 async def one(region: Region, claims: Claims, object_id: str) -> str:

@@ -11,7 +11,6 @@ from typing import Self
 from soundkeep.foundation import audit, metrics
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.claims import Claims
-from soundkeep.foundation.clock import SECOND
 from soundkeep.foundation.errors import (
     BadInput,
     Gone,
@@ -109,7 +108,6 @@ class Upload:
         return stored
 
     def _stored(self, wanted: Wanted, digests: Digests, at_ms: int) -> StoredObject:
-        created_ms = at_ms // SECOND * SECOND
         return StoredObject(
             id=self._id,
             customer=self._claims.customer,
@@ -117,8 +115,8 @@ class Upload:
             mime_type=wanted.mime_type or "application/octet-stream",
             name=wanted.name or self._id,
             user_id=wanted.user_id or self._claims.owner,
-            created_ms=created_ms,
-            updated_ms=created_ms,
+            created_ms=at_ms,
+            updated_ms=at_ms,
             state=State.AVAILABLE,
             bucket_id=wanted.bucket_id or self._id,
             tags=dict(wanted.tags),

@@ -42,7 +42,7 @@ class Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """One object; `blob` is the key of its bytes. Times are whole seconds, in milliseconds."""
+    """One object; `blob` is the key of its bytes. Times are milliseconds since the epoch."""
 
     id: str
     customer: str

@@ -13,12 +13,15 @@ import msgspec
 from soundkeep.foundation.claims import Reach
 from soundkeep.foundation.database import Connection, Database, Params, Row
 from soundkeep.foundation.sql import Where, any_of, one_of
+from soundkeep.region.fiql import number
 from soundkeep.region.model import Digests, Readable, State, StoredObject
+from soundkeep.region.selection import NUMERIC_TAGS
 from soundkeep.region.wire import document
 
 _COLUMNS = (
     "customer, id, type, mime_type, name, checksum, user_id, site, size, created_ms, updated_ms, "
-    "state, bucket_id, shared, tags, blob, sha256, crc32, doc"
+    "state, bucket_id, shared, tags, duration_number, start_number, end_number, blob, sha256, "
+    "crc32, doc"
 )
 _VALUES = ", ".join(f":{name}" for name in _COLUMNS.split(", "))
 _EVERYTHING = Reach(company=True)
@@ -78,19 +81,17 @@ async def page_of_documents(
     *,
     customer: str,
     where: Where,
-    order: str,
-    descending: bool,
+    order: Where,
     offset: int,
     limit: int,
 ) -> list[str]:
-    """The JSON of objects, by the column `order` and then by id."""
-    direction = "DESC" if descending else "ASC"
+    """The JSON of the objects that match, in an order of `selection.order`."""
     rows = await db.scan(
         f"""
         SELECT doc FROM objects WHERE customer = :customer AND {where.sql}
-        ORDER BY {order} {direction}, id {direction} LIMIT :limit OFFSET :offset
+        ORDER BY {order.sql} LIMIT :limit OFFSET :offset
         """,
-        {**where.params, "customer": customer, "limit": limit, "offset": offset},
+        {**where.params, **order.params, "customer": customer, "limit": limit, "offset": offset},
     )
     return [row[0] for row in rows]
 
@@ -110,8 +111,8 @@ async def add_objects(
     buckets = {(each.customer, each.bucket_id): each for each in objects}
     await tx.many(
         """
-        INSERT INTO buckets (customer, id, user_id, name, created_ms, updated_ms)
-        VALUES (:customer, :id, :user_id, :id, :created_ms, :created_ms)
+        INSERT INTO buckets (customer, id, user_id, name, created_ms, updated_ms, tags)
+        VALUES (:customer, :id, :user_id, :id, :created_ms, :created_ms, '{}')
         ON CONFLICT (customer, id) DO NOTHING
         """,
         [
@@ -168,6 +169,7 @@ def _row(stored: StoredObject) -> Params:
         "bucket_id": stored.bucket_id,
         "shared": int(stored.shared),
         "tags": msgspec.json.encode(stored.tags).decode(),
+        **{column: number(stored.tags.get(key, "")) for key, column in NUMERIC_TAGS.items()},
         "blob": stored.blob,
         "sha256": digests.sha256,
         "crc32": digests.crc32,
