@@ -94,6 +94,7 @@ async def open_region(
         entropy=entropy,
         max_upload_bytes=wanted.max_upload_bytes,
         min_free_bytes=wanted.min_free_bytes,
+        search_seconds=wanted.search_seconds,
     )
 
 

@@ -60,6 +60,7 @@ class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blobs: str = ""
     max_upload_bytes: int = 5 * 1024**3
     min_free_bytes: int = 64 * 1024**2
+    search_seconds: int = 5
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -219,6 +220,7 @@ def _check_numbers(settings: Settings) -> None:
     for region, each in settings.regions.items():
         least.append((f"regions.{region}.max_upload_bytes", each.max_upload_bytes, 1))
         least.append((f"regions.{region}.min_free_bytes", each.min_free_bytes, 0))
+        least.append((f"regions.{region}.search_seconds", each.search_seconds, 1))
     for name, value, smallest in least:
         if value < smallest:
             raise BadSettings(f"{name} must be at least {smallest}.")

@@ -112,7 +112,7 @@ async def matching(region, text):
     where = selection.condition(fiql.parse(text, FIELDS), region.db.engine)
     order = selection.order(FIELDS["id"], region.db.engine, descending=False)
     found = await store.page_of_documents(
-        region.db, customer="acme", where=where, order=order, offset=0, limit=1000
+        region.db, customer="acme", where=where, order=order, offset=0, limit=1000, seconds=60
     )
     return [document[7:15] for document in found]
 
@@ -138,6 +138,7 @@ async def test_a_tag_sorts_by_number_then_by_text_and_those_without_come_last(
         order=selection.order(Tag(key), filled.db.engine, descending=descending),
         offset=0,
         limit=1000,
+        seconds=60,
     )
     numbers, words, without = [], [], []
     for each in OBJECTS:

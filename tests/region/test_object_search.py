@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from region_world import OBJECTS, START_MS, an_object, fault, names
 
 from soundkeep.foundation.claims import Reach
+from soundkeep.foundation.errors import TooSlow
 from soundkeep.region import catalog
+from soundkeep.region.catalog import Search
 from soundkeep.region.model import State
 
 # ---- pages
@@ -227,6 +231,16 @@ async def test_an_unknown_sort_direction_is_refused_by_name(local, direction):
     answer = await local.client().get(OBJECTS, params={"sortDirection": direction})
 
     assert fault(answer) == (400, "bad_input", "sortDirection")
+
+
+async def test_a_search_that_takes_too_long_is_stopped_and_says_what_was_slow(world):
+    await world.keep_many(3000)
+    slow = replace(world.region, search_seconds=0.001)
+    with pytest.raises(TooSlow, match="createdTime, or do without 'queue==\\*x\\*'"):
+        for _ in range(20):
+            await catalog.search(slow, world.claims(), Search(filter="type==call*;queue==*x*"))
+
+    assert (await world.client().get(OBJECTS, params={"filter": "queue==*x*"})).status_code == 200
 
 
 # ---- hostile input

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Generic, TypeVar
+
+from soundkeep.foundation.waiting import to_the_end
 
 T = TypeVar("T")
 
@@ -33,15 +34,7 @@ class Batches(Generic[T]):
         self._waiting.append((item, done))
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run(work))
-        try:
-            await asyncio.shield(done)
-        except asyncio.CancelledError:
-            while not done.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([done])
-            if not done.cancelled():
-                done.exception()
-            raise
+        await to_the_end(done)
 
     async def _run(self, work: Work[T]) -> None:
         batch: Sequence[tuple[T, asyncio.Future[None]]] = ()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -23,7 +24,8 @@ from typing import Any, Protocol, TypeVar
 import apsw
 import asyncpg
 
-from soundkeep.foundation.errors import BadInput, StorageFull, Unavailable
+from soundkeep.foundation.errors import BadInput, StorageFull, TooSlow, Unavailable
+from soundkeep.foundation.waiting import to_the_end
 
 Params = Mapping[str, Any]
 """Values by name: text, integers, floats, None."""
@@ -36,6 +38,10 @@ T = TypeVar("T")
 _NOTHING: Params = {}
 _BUSY_MS = 10_000
 _SCAN_THREADS = 2
+_LONGEST_SCAN = 60.0
+_STEPS = 10_000
+"""Of SQLite's virtual machine, between looks at the clock: a fraction of a millisecond."""
+
 _CHANNEL = "soundkeep_changed"
 
 DIALECT: Mapping[str, Mapping[str, str]] = {
@@ -86,8 +92,13 @@ class Database(Protocol):
     async def one(self, sql: str, params: Params = _NOTHING) -> Row | None:
         """The first row of a statement that walks an index, or None."""
 
-    async def scan(self, sql: str, params: Params = _NOTHING) -> list[Row]:
-        """Every row of a statement that may read the whole table; never blocks the loop."""
+    async def scan(
+        self, sql: str, params: Params = _NOTHING, *, seconds: float = _LONGEST_SCAN
+    ) -> list[Row]:
+        """Every row of a statement that may read the whole table; never blocks the loop.
+
+        TooSlow past `seconds`: the statement is stopped.
+        """
 
     def transaction(self) -> Any:  # noqa: ANN401  an async context manager of Connection
         """`async with db.transaction() as tx`: everything inside happens, or nothing does."""
@@ -130,9 +141,12 @@ class SqliteDatabase:
         with _translated():
             return self._reader.execute(sql, params).fetchone()
 
-    async def scan(self, sql: str, params: Params = _NOTHING) -> list[Row]:
+    async def scan(
+        self, sql: str, params: Params = _NOTHING, *, seconds: float = _LONGEST_SCAN
+    ) -> list[Row]:
         def work() -> list[Row]:
-            scanner = self._scanners.pop()
+            scanner, until = self._scanners.pop(), time.monotonic() + seconds
+            scanner.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
             try:
                 with _translated():
                     return scanner.execute(sql, params).fetchall()
@@ -171,15 +185,8 @@ class SqliteDatabase:
             with _translated():
                 return work()
 
-        running = asyncio.get_running_loop().run_in_executor(self._write_thread, guarded)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            while not running.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([running])
-            running.exception()
-            raise
+        loop = asyncio.get_running_loop()
+        return await to_the_end(loop.run_in_executor(self._write_thread, guarded))
 
 
 class _SqliteConnection:
@@ -246,8 +253,18 @@ class PostgresDatabase:
         with _translated():
             return await self._pool.fetchrow(text, *(params[name] for name in names))
 
-    async def scan(self, sql: str, params: Params = _NOTHING) -> list[Row]:
-        return await self.all(sql, params)
+    async def scan(
+        self, sql: str, params: Params = _NOTHING, *, seconds: float = _LONGEST_SCAN
+    ) -> list[Row]:
+        text, names = _numbered(sql)
+        values = [params[name] for name in names]
+        with _translated():
+            raw = await self._pool.acquire()
+        try:
+            with _translated():
+                return await raw.fetch(text, *values, timeout=seconds)
+        finally:
+            await self._pool.release(raw)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -365,6 +382,8 @@ class _translated:  # noqa: N801  read as a verb at its uses
             isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         ):
             raise StorageFull("The database's disk is full: free some space.") from error
+        if isinstance(error, apsw.InterruptError | TimeoutError):
+            raise TooSlow("The statement took too long and was stopped.") from error
         if isinstance(error, _BUSY):
             raise Unavailable("The database is busy: try again.", retry_after=1) from error
         if isinstance(error, _SILENT) or (

@@ -121,6 +121,12 @@ class Unavailable(SoundkeepError):
     code = "unavailable"
 
 
+class TooSlow(SoundkeepError):
+    """A search that would take longer than it may; it was stopped."""
+
+    code = "too_slow"
+
+
 class InsecureTransport(SoundkeepError):
     """Plain HTTP from another machine."""
 

@@ -45,6 +45,7 @@ STATUS: dict[type[errors.SoundkeepError], int] = {
     errors.TooMany: 429,
     errors.StorageFull: 507,
     errors.Unavailable: 503,
+    errors.TooSlow: 503,
     errors.BadSettings: 500,
     errors.Tampered: 500,
     errors.InvalidRequest: 400,

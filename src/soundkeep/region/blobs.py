@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from soundkeep.foundation.errors import StorageFull, Unavailable
+from soundkeep.foundation.waiting import to_the_end
 from soundkeep.region.model import Digests
 
 T = TypeVar("T")
@@ -225,15 +226,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
         with _translated():
             return work()
 
-    running = asyncio.ensure_future(asyncio.to_thread(translated))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        running.exception()
-        raise
+    return await to_the_end(asyncio.ensure_future(asyncio.to_thread(translated)))
 
 
 def _checked(key: str) -> str:

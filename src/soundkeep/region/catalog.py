@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from soundkeep.foundation.claims import Claims
-from soundkeep.foundation.errors import BadFilter, BadInput, NotFound
+from soundkeep.foundation.errors import BadFilter, BadInput, NotFound, TooSlow
 from soundkeep.foundation.sql import Where, all_of
 from soundkeep.region import fiql, selection, store
-from soundkeep.region.fiql import Field, Kind, Tag
+from soundkeep.region.fiql import Field, Kind, Node, Tag
 from soundkeep.region.model import State, StoredObject
 from soundkeep.region.plane import Region, must_live_here
 
@@ -71,20 +71,42 @@ async def search(region: Region, claims: Claims, wanted: Search) -> Page:
         conditions.append(_AVAILABLE)
     where = all_of(*conditions)
     order = selection.order(_sort_field(wanted.sort), engine, descending=wanted.descending)
+    try:
+        return await _page(region, claims.customer, wanted, where, order)
+    except TooSlow:
+        raise _too_slow(region, wanted, tree) from None
+
+
+async def _page(region: Region, customer: str, wanted: Search, where: Where, order: Where) -> Page:
+    seconds = region.search_seconds
     documents = await store.page_of_documents(
         region.db,
-        customer=claims.customer,
+        customer=customer,
         where=where,
         order=order,
         offset=wanted.offset,
         limit=wanted.limit + 1,
+        seconds=seconds,
     )
     page = documents[: wanted.limit]
     last = len(documents) <= wanted.limit
     if last and documents:
         return Page(page, last, wanted.offset + len(page))
-    total = await store.count(region.db, customer=claims.customer, where=where)
+    total = await store.count(region.db, customer=customer, where=where, seconds=seconds)
     return Page(page, last, total)
+
+
+def _too_slow(region: Region, wanted: Search, tree: Node) -> TooSlow:
+    """What to say of a search that was stopped: which comparison no index helps with."""
+    suspects = [term for term in fiql.terms(tree) if isinstance(term.selector, Tag)]
+    slow = f"sortField={wanted.sort}"
+    if suspects:
+        slow = wanted.filter[suspects[0].at : suspects[0].end]
+    return TooSlow(
+        f"The search took longer than {region.search_seconds:g} s and was stopped: narrow it by "
+        f"createdTime, or do without {slow[:64]!r}.",
+        field="filter",
+    )
 
 
 def _sort_field(name: str) -> Field | Tag:

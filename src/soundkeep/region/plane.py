@@ -28,6 +28,7 @@ class Region:
     clock: Clock
     entropy: Entropy
     max_upload_bytes: int
+    search_seconds: float = 5.0
     arrivals: Batches[StoredObject] = field(default_factory=Batches)
 
     async def close(self) -> None:
@@ -45,6 +46,7 @@ async def open_region(
     entropy: Entropy,
     max_upload_bytes: int,
     min_free_bytes: int,
+    search_seconds: float = 5.0,
 ) -> Region:
     """A region on its database (a file or a PostgreSQL URL) and its folder of bytes."""
     db = await connect(database)
@@ -60,6 +62,7 @@ async def open_region(
         clock=clock,
         entropy=entropy,
         max_upload_bytes=max_upload_bytes,
+        search_seconds=search_seconds,
     )
 
 

@@ -84,6 +84,7 @@ async def page_of_documents(
     order: Where,
     offset: int,
     limit: int,
+    seconds: float,
 ) -> list[str]:
     """The JSON of the objects that match, in an order of `selection.order`."""
     rows = await db.scan(
@@ -92,14 +93,15 @@ async def page_of_documents(
         ORDER BY {order.sql} LIMIT :limit OFFSET :offset
         """,
         {**where.params, **order.params, "customer": customer, "limit": limit, "offset": offset},
+        seconds=seconds,
     )
     return [row[0] for row in rows]
 
 
-async def count(db: Database, *, customer: str, where: Where) -> int:
+async def count(db: Database, *, customer: str, where: Where, seconds: float) -> int:
     """How many objects match."""
     sql = f"SELECT count(*) FROM objects WHERE customer = :customer AND {where.sql}"
-    rows = await db.scan(sql, {**where.params, "customer": customer})
+    rows = await db.scan(sql, {**where.params, "customer": customer}, seconds=seconds)
     total: int = rows[0][0]
     return total
 
