@@ -1,9 +1,9 @@
-"""Find objects. Contract §2, "Objects"."""
+"""Find objects and buckets. Contract §2."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soundkeep.foundation.claims import Claims
@@ -13,6 +13,7 @@ from soundkeep.region import fiql, selection, store
 from soundkeep.region.fiql import Field, Kind, Node, Tag
 from soundkeep.region.model import State, StoredObject
 from soundkeep.region.plane import Region, must_live_here
+from soundkeep.region.wire import bucket_document
 
 FIELDS = {
     "id": Field("id"),
@@ -33,12 +34,35 @@ FIELDS = {
 }
 """Content fields by the names that filters and `sortField` use."""
 
+BUCKET_FIELDS = {
+    "id": Field("id"),
+    "bucketId": Field("id"),
+    "customerId": Field("customer"),
+    "userId": Field("user_id"),
+    "name": Field("name"),
+    "createdTime": Field("created_ms", Kind.TIME),
+    "updatedTime": Field("updated_ms", Kind.TIME),
+}
+"""The same of buckets."""
+
 DEFAULT_SORT = "createdTime"
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 _LOAD_SIZE = 1000
 _STATE = FIELDS["objectState"]
 _AVAILABLE = Where("state = :available", {"available": State.AVAILABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Things:
+    """What can be searched: a page of it, and its number, from the store."""
+
+    page: Callable[..., Awaitable[list[str]]]
+    count: Callable[..., Awaitable[int]]
+
+
+_OBJECTS = _Things(store.page_of_documents, store.count)
+_BUCKETS = _Things(store.page_of_buckets, store.count_buckets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +78,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Objects as JSON texts; `last` is true exactly when nothing follows."""
+    """Objects or buckets as JSON texts; `last` is true exactly when nothing follows."""
 
     documents: Sequence[str]
     last: bool
@@ -70,30 +94,74 @@ async def search(region: Region, claims: Claims, wanted: Search) -> Page:
     if all(term.selector != _STATE for term in fiql.terms(tree)):
         conditions.append(_AVAILABLE)
     where = all_of(*conditions)
-    order = selection.order(_sort_field(wanted.sort), engine, descending=wanted.descending)
-    try:
-        return await _page(region, claims.customer, wanted, where, order)
-    except TooSlow:
-        raise _too_slow(region, wanted, tree) from None
+    order = selection.order(_sort_field(wanted.sort, FIELDS), engine, descending=wanted.descending)
+    return await _page(region, claims.customer, wanted, tree, where, order, _OBJECTS)
 
 
-async def _page(region: Region, customer: str, wanted: Search, where: Where, order: Where) -> Page:
-    seconds = region.search_seconds
+async def buckets(region: Region, claims: Claims, wanted: Search) -> Page:
+    """The customer's buckets that match and hold an object within the caller's scope."""
+    must_live_here(region, claims)
+    engine = region.db.engine
+    tree = fiql.parse(wanted.filter, BUCKET_FIELDS)
+    condition = selection.condition(tree, engine, numbers={})
+    where = all_of(store.bucket_within(claims.reach), condition)
+    field = _sort_field(wanted.sort, BUCKET_FIELDS)
+    order = selection.order(field, engine, descending=wanted.descending, numbers={})
+    return await _page(region, claims.customer, wanted, tree, where, order, _BUCKETS)
+
+
+async def bucket(region: Region, claims: Claims, bucket_id: str) -> str:
+    """A bucket's JSON with its AVAILABLE objects within scope, oldest first, 1000 at most."""
+    must_live_here(region, claims)
+    found = None
+    if bucket_id.isprintable():  # PostgreSQL refuses to hear of a NUL
+        found = await store.bucket_by_id(
+            region.db, bucket_id, customer=claims.customer, reach=claims.reach
+        )
+    if found is None:
+        raise NotFound("There is no such bucket.")
+    inside = Where("bucket_id = :bucket_id", {"bucket_id": bucket_id})
+    order = selection.order(FIELDS[DEFAULT_SORT], region.db.engine, descending=False)
     documents = await store.page_of_documents(
         region.db,
-        customer=customer,
-        where=where,
+        customer=claims.customer,
+        where=all_of(store.within(claims.reach), _AVAILABLE, inside),
         order=order,
-        offset=wanted.offset,
-        limit=wanted.limit + 1,
-        seconds=seconds,
+        offset=0,
+        limit=MAX_LIMIT,
+        seconds=region.search_seconds,
     )
-    page = documents[: wanted.limit]
-    last = len(documents) <= wanted.limit
-    if last and documents:
-        return Page(page, last, wanted.offset + len(page))
-    total = await store.count(region.db, customer=customer, where=where, seconds=seconds)
-    return Page(page, last, total)
+    return bucket_document(found, documents)
+
+
+async def _page(
+    region: Region,
+    customer: str,
+    wanted: Search,
+    tree: Node,
+    where: Where,
+    order: Where,
+    things: _Things,
+) -> Page:
+    seconds = region.search_seconds
+    try:
+        documents = await things.page(
+            region.db,
+            customer=customer,
+            where=where,
+            order=order,
+            offset=wanted.offset,
+            limit=wanted.limit + 1,
+            seconds=seconds,
+        )
+        page = documents[: wanted.limit]
+        last = len(documents) <= wanted.limit
+        if last and documents:
+            return Page(page, last, wanted.offset + len(page))
+        total = await things.count(region.db, customer=customer, where=where, seconds=seconds)
+        return Page(page, last, total)
+    except TooSlow:
+        raise _too_slow(region, wanted, tree) from None
 
 
 def _too_slow(region: Region, wanted: Search, tree: Node) -> TooSlow:
@@ -109,9 +177,9 @@ def _too_slow(region: Region, wanted: Search, tree: Node) -> TooSlow:
     )
 
 
-def _sort_field(name: str) -> Field | Tag:
+def _sort_field(name: str, fields: Mapping[str, Field]) -> Field | Tag:
     try:
-        return fiql.selector(name, FIELDS)
+        return fiql.selector(name, fields)
     except BadFilter:
         raise BadInput(f"{name[:64]!r} is no field or tag to sort by.", field="sortField") from None
 

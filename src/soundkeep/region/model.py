@@ -66,6 +66,19 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """What groups objects: a call's recording, its transcripts, its summary."""
+
+    customer: str
+    id: str
+    user_id: str
+    name: str
+    created_ms: int
+    updated_ms: int
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Readable:
     """What it takes to send an object's bytes."""
 

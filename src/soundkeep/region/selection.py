@@ -42,14 +42,20 @@ _GLOB = re.compile(r"[*?\[]")
 _LIKE = re.compile(r"[%_\\]")
 
 
-def condition(node: Node, engine: str) -> Where:
-    """The condition that an object, a row of `objects`, is what the filter asks for."""
-    builder = _Builder(engine, "filter")
+def condition(node: Node, engine: str, *, numbers: Mapping[str, str] = NUMERIC_TAGS) -> Where:
+    """The condition that a row is what the filter asks for; `numbers` are its columns of tags."""
+    builder = _Builder(engine, "filter", numbers)
     sql = builder.node(node)
     return Where(sql, builder.params)
 
 
-def order(selector: Field | Tag, engine: str, *, descending: bool) -> Where:
+def order(
+    selector: Field | Tag,
+    engine: str,
+    *,
+    descending: bool,
+    numbers: Mapping[str, str] = NUMERIC_TAGS,
+) -> Where:
     """What follows ORDER BY; ties are broken by id.
 
     A tag sorts by number where it looks like one, then by text; objects without it come last in
@@ -58,7 +64,7 @@ def order(selector: Field | Tag, engine: str, *, descending: bool) -> Where:
     way = "DESC" if descending else "ASC"
     if isinstance(selector, Field):
         return Where(f"{selector.column} {way}, id {way}")
-    builder = _Builder(engine, "sort")
+    builder = _Builder(engine, "sort", numbers)
     value, number = builder.tag(selector), builder.number(selector)
     text = f"CASE WHEN {number} IS NULL THEN {value} END"
     sql = f"{value} IS NULL, {number} IS NULL, {number} {way}, {text} {way}, id {way}"
@@ -118,8 +124,9 @@ _ENGINES: Mapping[str, type[_Sqlite | _Postgres]] = {"sqlite": _Sqlite, "postgre
 class _Builder:
     """Spells a tree and gathers its parameters."""
 
-    def __init__(self, engine: str, prefix: str) -> None:
+    def __init__(self, engine: str, prefix: str, numbers: Mapping[str, str]) -> None:
         self._engine = _ENGINES[engine]
+        self._numbers = numbers
         self._prefix = prefix
         self.params: dict[str, object] = {}
 
@@ -140,7 +147,7 @@ class _Builder:
 
     def number(self, tag: Tag) -> str:
         """A tag's number, NULL where it looks like none."""
-        column = NUMERIC_TAGS.get(tag.key)
+        column = self._numbers.get(tag.key)
         return column or self._engine.number.format(value=self.tag(tag))
 
     def _joined(self, word: str, parts: tuple[Node, ...], empty: str) -> str:

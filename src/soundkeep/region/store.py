@@ -14,9 +14,9 @@ from soundkeep.foundation.claims import Reach
 from soundkeep.foundation.database import Connection, Database, Params, Row
 from soundkeep.foundation.sql import Where, any_of, one_of
 from soundkeep.region.fiql import number
-from soundkeep.region.model import Digests, Readable, State, StoredObject
+from soundkeep.region.model import Bucket, Digests, Readable, State, StoredObject
 from soundkeep.region.selection import NUMERIC_TAGS
-from soundkeep.region.wire import document
+from soundkeep.region.wire import bucket_document, document
 
 _COLUMNS = (
     "customer, id, type, mime_type, name, checksum, user_id, site, size, created_ms, updated_ms, "
@@ -104,6 +104,75 @@ async def count(db: Database, *, customer: str, where: Where, seconds: float) ->
     rows = await db.scan(sql, {**where.params, "customer": customer}, seconds=seconds)
     total: int = rows[0][0]
     return total
+
+
+# ---- buckets --------------------------------------------------------------------------------
+
+_BUCKET = "customer, id, user_id, name, created_ms, updated_ms, tags"
+
+
+def bucket_within(reach: Reach) -> Where:  # every customer: a condition, not a statement
+    """The condition that a bucket holds an object within reach."""
+    if reach.company:
+        return Where()
+    scope = within(reach)
+    sql = f"""
+        EXISTS (
+            SELECT 1 FROM objects
+            WHERE objects.customer = buckets.customer AND objects.bucket_id = buckets.id
+              AND {scope.sql}
+        )
+    """
+    return Where(sql, scope.params)
+
+
+async def bucket_by_id(db: Reader, bucket_id: str, *, customer: str, reach: Reach) -> Bucket | None:
+    """A bucket; None when it is unknown, another customer's, or holds nothing within reach."""
+    scope = bucket_within(reach)
+    row = await db.one(
+        f"SELECT {_BUCKET} FROM buckets WHERE id = :id AND customer = :customer AND {scope.sql}",
+        {"id": bucket_id, "customer": customer, **scope.params},
+    )
+    return None if row is None else _bucket(row)
+
+
+async def page_of_buckets(
+    db: Database,
+    *,
+    customer: str,
+    where: Where,
+    order: Where,
+    offset: int,
+    limit: int,
+    seconds: float,
+) -> list[str]:
+    """The JSON of the buckets that match, in an order of `selection.order`."""
+    rows = await db.scan(
+        f"""
+        SELECT {_BUCKET} FROM buckets WHERE customer = :customer AND {where.sql}
+        ORDER BY {order.sql} LIMIT :limit OFFSET :offset
+        """,
+        {**where.params, **order.params, "customer": customer, "limit": limit, "offset": offset},
+        seconds=seconds,
+    )
+    return [bucket_document(_bucket(row)) for row in rows]
+
+
+async def count_buckets(db: Database, *, customer: str, where: Where, seconds: float) -> int:
+    """How many buckets match."""
+    sql = f"SELECT count(*) FROM buckets WHERE customer = :customer AND {where.sql}"
+    rows = await db.scan(sql, {**where.params, "customer": customer}, seconds=seconds)
+    total: int = rows[0][0]
+    return total
+
+
+def _bucket(row: Row) -> Bucket:
+    customer, bucket_id, user_id, name, created_ms, updated_ms, tags = row
+    kept = msgspec.json.decode(tags, type=dict[str, str])
+    return Bucket(customer, bucket_id, user_id, name, created_ms, updated_ms, kept)
+
+
+# ---- what changes ---------------------------------------------------------------------------
 
 
 async def add_objects(

@@ -1,11 +1,13 @@
-"""An object as clients see it: the JSON of contract §2, "Objects", members in that order."""
+"""Objects and buckets as clients see them: the JSON of contract §2, members in that order."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from soundkeep.foundation.clock import iso_seconds
-from soundkeep.region.model import StoredObject
+from soundkeep.region.model import Bucket, StoredObject
 
 CHECKSUM_TYPE = "MD5"
 
@@ -27,7 +29,27 @@ def document(stored: StoredObject) -> str:
             "updatedTime": iso_seconds(stored.updated_ms),
             "objectState": stored.state,
             "bucketId": stored.bucket_id,
-            "tags": [{"key": key, "value": value} for key, value in stored.tags.items()],
+            "tags": _tags(stored.tags),
             "shared": stored.shared,
         }
     ).decode()
+
+
+def bucket_document(bucket: Bucket, documents: Sequence[str] | None = None) -> str:
+    """A bucket's JSON text; with `documents`, those objects are its `objectList`."""
+    body: dict[str, object] = {
+        "bucketId": bucket.id,
+        "customerId": bucket.customer,
+        "userId": bucket.user_id,
+        "name": bucket.name,
+        "createdTime": iso_seconds(bucket.created_ms),
+        "updatedTime": iso_seconds(bucket.updated_ms),
+        "tags": _tags(bucket.tags),
+    }
+    if documents is not None:
+        body["objectList"] = [msgspec.Raw(each.encode()) for each in documents]
+    return msgspec.json.encode(body).decode()
+
+
+def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in tags.items()]

@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-import msgspec
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -14,17 +13,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from soundkeep.foundation.claims import Access, Claims
-from soundkeep.foundation.errors import BadInput
 from soundkeep.region import catalog, content
-from soundkeep.region.catalog import Search
-from soundkeep.region.http import conditional, uploads
+from soundkeep.region.http import conditional, paging, uploads
 from soundkeep.region.http.conditional import Validators
-from soundkeep.region.http.guard import BASE, Door, by_method, number, parameter
+from soundkeep.region.http.guard import BASE, Door, by_method
 from soundkeep.region.model import Readable
 from soundkeep.region.plane import Region
 from soundkeep.region.wire import document
 
-_FURTHEST = 2**53
 _NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\]')
 
 
@@ -44,40 +40,21 @@ def routes(door: Door) -> list[Route]:
 
 
 async def search(request: Request, region: Region, claims: Claims) -> Response:
-    """A page of objects; `pageKey` is a record offset."""
-    offset = number(request, "pageKey", 0, least=0, most=_FURTHEST)
-    limit = number(request, "limit", catalog.DEFAULT_LIMIT, least=1, most=catalog.MAX_LIMIT)
-    direction = parameter(request, "sortDirection", "DESC").upper()
-    if direction not in ("ASC", "DESC"):
-        raise BadInput("sortDirection is ASC or DESC.", field="sortDirection")
-    wanted = Search(
-        filter=parameter(request, "filter"),
-        offset=offset,
-        limit=limit,
-        sort=parameter(request, "sortField") or catalog.DEFAULT_SORT,
-        descending=direction == "DESC",
-    )
-    page = await catalog.search(region, claims, wanted)
-    body = {
-        "content": [msgspec.Raw(each.encode()) for each in page.documents],
-        "lastPage": page.last,
-        "pageKey": offset + limit,
-        "pageSize": len(page.documents),
-        "total": page.total,
-    }
-    return _json(msgspec.json.encode(body))
+    """A page of objects."""
+    wanted = paging.wanted(request)
+    return paging.answer(wanted, await catalog.search(region, claims, wanted))
 
 
 async def one(request: Request, region: Region, claims: Claims) -> Response:
     """An object's JSON."""
-    return _json((await catalog.one(region, claims, request.path_params["id"])).encode())
+    return paging.json((await catalog.one(region, claims, request.path_params["id"])).encode())
 
 
 async def upload(request: Request, region: Region, claims: Claims) -> Response:
     """201 with the object's JSON, once it is safe."""
     stored = await uploads.receive(request, region, claims)
     where = f"/storage/{region.name}/v3/objects/{stored.id}"
-    return _json(document(stored).encode(), status=201, location=where)
+    return paging.json(document(stored).encode(), status=201, location=where)
 
 
 async def download(request: Request, region: Region, claims: Claims) -> Response:
@@ -145,7 +122,3 @@ def _description(found: Readable) -> dict[str, str]:
         "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
         "content-security-policy": "sandbox; default-src 'none'",
     }
-
-
-def _json(body: bytes, status: int = 200, **headers: str) -> Response:
-    return Response(body, status, {"cache-control": "no-store", **headers}, "application/json")

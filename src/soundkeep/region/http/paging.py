@@ -1,0 +1,45 @@
+"""The parameters of a search, and the page that answers it. Contract §2, "Objects"."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from soundkeep.foundation.errors import BadInput
+from soundkeep.region import catalog
+from soundkeep.region.catalog import Page, Search
+from soundkeep.region.http.guard import number, parameter
+
+_FURTHEST = 2**53
+
+
+def wanted(request: Request) -> Search:
+    """What is searched for; `pageKey` is a record offset."""
+    direction = parameter(request, "sortDirection", "DESC").upper()
+    if direction not in ("ASC", "DESC"):
+        raise BadInput("sortDirection is ASC or DESC.", field="sortDirection")
+    return Search(
+        filter=parameter(request, "filter"),
+        offset=number(request, "pageKey", 0, least=0, most=_FURTHEST),
+        limit=number(request, "limit", catalog.DEFAULT_LIMIT, least=1, most=catalog.MAX_LIMIT),
+        sort=parameter(request, "sortField") or catalog.DEFAULT_SORT,
+        descending=direction == "DESC",
+    )
+
+
+def answer(search: Search, page: Page) -> Response:
+    """The page; its `pageKey` is where the next one starts, on the last page too."""
+    body = {
+        "content": [msgspec.Raw(each.encode()) for each in page.documents],
+        "lastPage": page.last,
+        "pageKey": search.offset + search.limit,
+        "pageSize": len(page.documents),
+        "total": page.total,
+    }
+    return json(msgspec.json.encode(body))
+
+
+def json(body: bytes, status: int = 200, **headers: str) -> Response:
+    """JSON of a customer's own: not to be kept by caches."""
+    return Response(body, status, {"cache-control": "no-store", **headers}, "application/json")
