@@ -18,9 +18,13 @@ from soundkeep.foundation.claims import Access
 from soundkeep.identity import accounts, apps, roles
 from soundkeep.identity.accounts import NewUser
 from soundkeep.identity.model import ScopeItem, ScopeKind
+from soundkeep.region import catalog, fiql
+from soundkeep.region.model import State
 
 DOCUMENT = json.loads((files("soundkeep") / "openapi.json").read_bytes())
 PASSWORD = "correct horse battery"
+OBJECTS = "/storage/us-east/v3/objects"
+GRANT = {"grant_type": "client_credentials"}
 
 
 @pytest.fixture
@@ -85,27 +89,58 @@ async def test_it_names_exactly_the_routes_that_are_served(app):
     }
 
     assert described == served
+    assert all("HEAD" in route.methods for route in routes if "GET" in route.methods)
+
+
+def test_bounds_and_words_are_those_of_the_code():
+    parameters, schemas = DOCUMENT["components"]["parameters"], DOCUMENT["components"]["schemas"]
+
+    assert parameters["filter"]["schema"]["maxLength"] == fiql.MAX_BYTES
+    assert parameters["limit"]["schema"]["maximum"] == catalog.MAX_LIMIT
+    assert parameters["limit"]["schema"]["default"] == catalog.DEFAULT_LIMIT
+    assert parameters["sortField"]["schema"]["default"] == catalog.DEFAULT_SORT
+    assert schemas["Object"]["properties"]["objectState"]["enum"] == list(State)
+
+
+async def test_the_bounds_of_a_page_are_where_the_document_puts_them(client, credentials):
+    headers = await authorized(client, credentials)
+    statuses = {}
+    for name in ("pageKey", "limit"):
+        schema = DOCUMENT["components"]["parameters"][name]["schema"]
+        least, most = schema["minimum"], schema["maximum"]
+        for value in (least - 1, least, most, most + 1):
+            answer = await client.get(OBJECTS, headers=headers, params={name: value})
+            statuses.setdefault(name, []).append(answer.status_code)
+
+    assert statuses == {"pageKey": [400, 200, 200, 400], "limit": [400, 200, 200, 400]}
 
 
 async def test_real_answers_are_as_described(client, credentials):
-    grant = {"grant_type": "client_credentials"}
-    compatible = await client.post("/oauth/v2/token", auth=credentials, data=grant)
-    strict = await client.post("/oauth2/token", auth=credentials, data=grant)
+    compatible = await client.post("/oauth/v2/token", auth=credentials, data=GRANT)
+    strict = await client.post("/oauth2/token", auth=credentials, data=GRANT)
     token = strict.json()["access_token"]
     headers = {"authorization": f"Bearer {token}"}
     introspected = await client.post("/oauth2/introspect", auth=credentials, data={"token": token})
-    objects = "/storage/us-east/v3/objects"
     metadata = json.dumps({"type": "meeting", "tags": [{"key": "branchId", "value": "x"}]})
     parts = {"metadata": (None, metadata), "content": ("a.txt", b"hello", "text/plain")}
-    uploaded = await client.post(objects, headers=headers, files=parts)
+    uploaded = await client.post(OBJECTS, headers=headers, files=parts)
     where = uploaded.headers["location"]
     seen = {
         ("/oauth/v2/token", "post"): compatible,
         ("/oauth2/token", "post"): strict,
         ("/oauth2/introspect", "post"): introspected,
         ("/storage/{region}/v3/objects", "post"): uploaded,
-        ("/storage/{region}/v3/objects", "get"): await client.get(objects, headers=headers),
+        ("/storage/{region}/v3/objects", "get"): await client.get(OBJECTS, headers=headers),
         ("/storage/{region}/v3/objects/{id}", "get"): await client.get(where, headers=headers),
+        ("/storage/{region}/v3/objects/{id}/metadata", "get"): await client.get(
+            f"{where}/metadata", headers=headers
+        ),
+        ("/storage/{region}/v3/buckets", "get"): await client.get(
+            "/storage/us-east/v3/buckets", headers=headers
+        ),
+        ("/storage/{region}/v3/buckets/{id}", "get"): await client.get(
+            f"/storage/us-east/v3/buckets/{uploaded.json()['bucketId']}", headers=headers
+        ),
         ("/storage/{region}/v3/regions", "get"): await client.get(
             "/storage/uk/v3/regions", headers=headers
         ),
@@ -116,25 +151,80 @@ async def test_real_answers_are_as_described(client, credentials):
             "/.well-known/oauth-authorization-server"
         ),
     }
-    refused = {
-        ("/storage/{region}/v3/objects", "get"): await client.get(objects),
-        ("/oauth/v2/token", "post"): await client.post("/oauth/v2/token", data=grant),
-        ("/storage/{region}/v3/objects/{id}", "get"): await client.get(
-            f"{objects}/unknown", headers=headers
-        ),
-    }
-
     assert {answer.status_code for answer in seen.values()} == {200, 201}
-    for (path, method), answer in [*seen.items(), *refused.items()]:
+    for (path, method), answer in seen.items():
         assert wrong(path, method, answer) == [], path
+        assert absent_headers(path, method, answer) == [], path
+
+
+async def test_real_refusals_are_as_described(client, credentials):
+    headers = await authorized(client, credentials)
+    listing, single = "/storage/{region}/v3/objects", "/storage/{region}/v3/objects/{id}"
+    content = f"{single}/content"
+    parts = {
+        "metadata": (None, '{"type": "meeting"}'),
+        "content": ("a.txt", b"hello", "text/plain"),
+    }
+    uploaded = await client.post(OBJECTS, headers=headers, files=parts)
+    bytes_of = f"{uploaded.headers['location']}/content"
+    beyond, other = {"range": "bytes=9-"}, {"if-match": '"x"'}
+    wrong_secret = (credentials[0], "wrong")
+    seen = [
+        (listing, "get", 401, await client.get(OBJECTS)),
+        (listing, "get", 400, await client.get(f"{OBJECTS}?filter=type~x", headers=headers)),
+        (listing, "get", 403, await client.get("/storage/uk/v3/objects", headers=headers)),
+        (listing, "get", 404, await client.get("/storage/mars/v3/objects", headers=headers)),
+        (listing, "post", 400, await client.post(OBJECTS, headers=headers, content=b"{}")),
+        (single, "get", 404, await client.get(f"{OBJECTS}/unknown", headers=headers)),
+        (content, "get", 416, await client.get(bytes_of, headers=headers | beyond)),
+        (content, "get", 412, await client.get(bytes_of, headers=headers | other)),
+        ("/oauth/v2/token", "post", 401, await client.post("/oauth/v2/token", data=GRANT)),
+        ("/oauth2/token", "post", 400, await client.post("/oauth2/token", auth=credentials)),
+        (
+            "/oauth2/revoke",
+            "post",
+            413,
+            await client.post("/oauth2/revoke", data={"token": "x" * 20_000}),
+        ),
+        ("/oauth2/token", "post", "default", await client.get("/oauth2/token")),
+    ]
+    for _ in range(11):
+        slowed = await client.post("/oauth2/token", auth=wrong_secret, data=GRANT)
+    seen.append(("/oauth2/token", "post", 429, slowed))
+
+    for path, method, status, answer in seen:
+        assert status in (answer.status_code, "default"), (path, status)
+        assert wrong(path, method, answer) == [], (path, status)
+        assert absent_headers(path, method, answer) == [], (path, status)
+
+
+async def authorized(client, credentials):
+    answer = await client.post("/oauth2/token", auth=credentials, data=GRANT)
+    return {"authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def response_of(path, method, answer):
+    """What the document says of answers with this status."""
+    responses = DOCUMENT["paths"][path][method]["responses"]
+    return responses.get(str(answer.status_code), responses["default"])
 
 
 def wrong(path, method, answer):
     """What of an answer is not as the document says."""
-    described = resolved(DOCUMENT["paths"][path][method]["responses"][str(answer.status_code)])
+    described = resolved(response_of(path, method, answer))
     schema = described["content"][answer.headers["content-type"].partition(";")[0]]["schema"]
     validator = Draft202012Validator({**schema, "components": DOCUMENT["components"]})
     return [error.message for error in validator.iter_errors(answer.json())]
+
+
+def absent_headers(path, method, answer):
+    """Headers that the document promises and an answer lacks."""
+    promised = resolved(response_of(path, method, answer))["headers"]
+    return [
+        name
+        for name, header in promised.items()
+        if resolved(header).get("required") and name not in answer.headers
+    ]
 
 
 def resolved(part):
