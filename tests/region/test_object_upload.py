@@ -216,10 +216,11 @@ async def test_each_upload_is_one_link_of_its_customers_audit_chain(world):
 
     assert [row[:8] for row in rows] == [
         (1, *whole, first["id"], "a.mp3", "olga"),
-        (2, *whole, second["id"], "b.mp3", "pete"),
+        (2, *whole, second["id"], "b.mp3", "olga"),
     ]
-    assert [json.loads(row[8]) for row in rows] == [
-        {"new": {"storedBytes": size, "type": "callrecording"}, "old": {}} for size in (5, 0)
+    assert [json.loads(row[8])["new"] for row in rows] == [
+        {"client": "sk_test", "storedBytes": size, "type": "callrecording", "userId": user}
+        for size, user in ((5, "olga"), (0, "pete"))
     ]
     assert [await world.broken(each) for each in ("acme", "umbra")] == [None, None]
 

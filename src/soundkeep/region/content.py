@@ -29,6 +29,7 @@ from soundkeep.region.model import (
     SITE_TAG,
     TAG_KEY,
     TYPE,
+    Arrival,
     Digests,
     Readable,
     State,
@@ -102,8 +103,8 @@ class Upload:
                 field="checksum",
             )
         stored = self._stored(wanted, digests, created_ms or self._region.clock())
-        self._incoming = None  # from here on, `keep` answers for the bytes
-        await keep(self._region, stored)
+        self._incoming = None  # from here on, `_keep` answers for the bytes
+        await _keep(self._region, Arrival(stored, self._claims.client, self._claims.owner))
         metrics.count_upload(self._region.name, digests.size)
         return stored
 
@@ -126,17 +127,17 @@ class Upload:
         )
 
 
-async def keep(region: Region, stored: StoredObject) -> None:
+async def _keep(region: Region, arrival: Arrival) -> None:
     """Publish an object whose bytes are synced, with its row and its audit record.
 
     Objects that arrive together share the disk's syncs and one transaction. When this returns,
     the object survives a crash; when it raises, nothing of it is left.
     """
 
-    async def work(batch: Sequence[StoredObject]) -> None:
+    async def work(batch: Sequence[Arrival]) -> None:
         await _commit(region, batch)
 
-    await region.arrivals.add(stored, work)
+    await region.arrivals.add(arrival, work)
 
 
 def check(claims: Claims, wanted: Wanted) -> None:
@@ -223,13 +224,14 @@ def _check_tag(key: str, value: str) -> None:
         )
 
 
-async def _commit(region: Region, batch: Sequence[StoredObject]) -> None:
-    keys = [stored.blob for stored in batch]
+async def _commit(region: Region, batch: Sequence[Arrival]) -> None:
+    objects = [arrival.stored for arrival in batch]
+    keys = [stored.blob for stored in objects]
     try:
         await region.blobs.publish(keys)
         async with region.db.transaction() as tx:
-            await store.add_objects(tx, batch)
-            deeds = [_arrival(region, stored) for stored in batch]
+            await store.add_objects(tx, objects)
+            deeds = [_deed(region, arrival) for arrival in batch]
             await audit.append(tx, deeds, entropy=region.entropy)
     except Exception:
         if len(batch) > 1:
@@ -237,14 +239,16 @@ async def _commit(region: Region, batch: Sequence[StoredObject]) -> None:
         # A commit may have happened although its answer was lost: only what has no row goes.
         # Where even that cannot be found out, `incoming/` tells the next sweep.
         with suppress(SoundkeepError):
-            known = await store.known_ids(region.db, [stored.id for stored in batch])
-            await region.blobs.discard(each.blob for each in batch if each.id not in known)
+            known = await store.known_ids(region.db, [stored.id for stored in objects])
+            await region.blobs.discard(each.blob for each in objects if each.id not in known)
         raise
     with suppress(SoundkeepError):  # the objects are kept; the sweep tidies up what this could not
         await region.blobs.settle(keys)
 
 
-def _arrival(region: Region, stored: StoredObject) -> Deed:
+def _deed(region: Region, arrival: Arrival) -> Deed:
+    """What the audit says: who did it is the key's owner, whoever the object is said to be of."""
+    stored = arrival.stored
     return Deed(
         customer=stored.customer,
         at_ms=region.clock(),
@@ -253,6 +257,11 @@ def _arrival(region: Region, stored: StoredObject) -> Deed:
         entity_type="object",
         entity_key=stored.id,
         display_name=stored.name,
-        user_id=stored.user_id,
-        new={"type": stored.type, "storedBytes": stored.digests.size},
+        user_id=arrival.owner,
+        new={
+            "type": stored.type,
+            "storedBytes": stored.digests.size,
+            "userId": stored.user_id,
+            "client": arrival.client,
+        },
     )

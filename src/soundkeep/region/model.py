@@ -66,6 +66,15 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A new object, and who brings it: the key, and the user who owns the key."""
+
+    stored: StoredObject
+    client: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """What groups objects: a call's recording, its transcripts, its summary."""
 

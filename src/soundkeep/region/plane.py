@@ -12,7 +12,7 @@ from soundkeep.foundation.clock import Clock, Entropy
 from soundkeep.foundation.database import Database, connect
 from soundkeep.foundation.errors import NotProvisioned
 from soundkeep.region.blobs import LocalBlobs
-from soundkeep.region.model import StoredObject
+from soundkeep.region.model import Arrival
 
 PACKAGES = ("foundation", "region")
 """Whose schema files a region's database holds."""
@@ -29,7 +29,7 @@ class Region:
     entropy: Entropy
     max_upload_bytes: int
     search_seconds: float = 5.0
-    arrivals: Batches[StoredObject] = field(default_factory=Batches)
+    arrivals: Batches[Arrival] = field(default_factory=Batches)
 
     async def close(self) -> None:
         """Let go of the database and the folder."""
