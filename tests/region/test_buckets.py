@@ -110,3 +110,17 @@ async def test_a_read_key_is_enough_and_no_token_is_not(filled):
     assert (await read.get(BUCKETS)).status_code == 200
     assert (await read.get(f"{BUCKETS}/b-2")).status_code == 200
     assert (await filled.bearing(None).get(BUCKETS)).status_code == 401
+
+
+async def test_a_scoped_key_cannot_bring_a_bucket_into_its_scope_by_adding_to_it(filled):
+    client = filled.client(reach=NEW_YORK)
+    metadata = {"type": "x", "tags": [{"key": "branchId", "value": "ny"}]}
+    before = await filled.everything()
+    outside = await filled.upload(metadata={**metadata, "bucketId": "b-3"}, client=client)
+
+    assert fault(outside) == (403, "insufficient_scope", None)
+    assert await filled.everything() == before
+    assert (await client.get(f"{BUCKETS}/b-3")).status_code == 404
+    for bucket in ("b-1", "b-new"):
+        inside = await filled.upload(metadata={**metadata, "bucketId": bucket}, client=client)
+        assert inside.status_code == 201

@@ -391,7 +391,7 @@ async def test_one_file_that_vanished_does_not_spoil_those_beside_it(local):
         await until(lambda: len(local.files("kept")) == 2)
         tasks += [asyncio.create_task(local.upload(name=each)) for each in ("a", "b", "c")]
         await until(lambda: len(local.region.arrivals._waiting) == 3)
-        stored = local.region.arrivals._waiting[1][0]
+        stored = local.region.arrivals._waiting[1][0].stored
         (local.folder / "incoming" / stored.blob).unlink()
     statuses = sorted([each.status_code for each in await asyncio.gather(*tasks)])
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from soundkeep.foundation import audit, metrics
 from soundkeep.foundation.audit import Deed, Event
-from soundkeep.foundation.claims import Claims
+from soundkeep.foundation.claims import Claims, Reach
 from soundkeep.foundation.errors import (
     BadInput,
     Gone,
@@ -95,6 +95,7 @@ class Upload:
         """Keep the object: when this returns it is on disk, in the catalogue and in the audit."""
         assert self._incoming is not None
         check(self._claims, wanted)
+        await _may_join(self._region, self._claims, wanted.bucket_id)
         digests = await self._incoming.close()
         if wanted.checksum and wanted.checksum.lower() != digests.md5:
             raise Incomplete(
@@ -167,6 +168,20 @@ def check(claims: Claims, wanted: Wanted) -> None:
             "The object would lie outside of this key's scope: give it a branchId or userId "
             "within it."
         )
+
+
+async def _may_join(region: Region, claims: Claims, bucket_id: str) -> None:
+    """NotAllowed for a bucket that is there and holds nothing within the key's scope.
+
+    Adding to it would bring it into scope, and show whose it is.
+    """
+    if not bucket_id or claims.reach.company:
+        return
+    key = {"customer": claims.customer, "bucket_id": bucket_id}
+    if await store.bucket_by_id(region.db, **key, reach=Reach(company=True)) is None:
+        return
+    if await store.bucket_by_id(region.db, **key, reach=claims.reach) is None:
+        raise NotAllowed("This bucket lies outside of the key's scope: choose another bucketId.")
 
 
 async def readable(region: Region, claims: Claims, object_id: str) -> Readable:
