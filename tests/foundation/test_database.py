@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from soundkeep.foundation.database import connect
-from soundkeep.foundation.errors import BadInput, StorageFull, Unavailable
+from soundkeep.foundation.errors import BadInput, StorageFull, TooSlow, Unavailable
 
 ONLY_SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 ONLY_POSTGRES = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
@@ -585,3 +585,30 @@ async def test_reads_go_on_while_a_transaction_is_open(db, neighbour):
             found = await db.scan("SELECT name FROM things")
 
     assert found == []
+
+
+# ---- slow statements ------------------------------------------------------------------------
+
+SLOW = """
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 200000000)
+    SELECT count(*) FROM numbers
+"""
+
+
+async def test_a_scan_past_its_time_is_stopped_and_leaves_the_database_usable(database):
+    with pytest.raises(TooSlow):
+        await database.scan(SLOW, seconds=0.1)
+
+    assert [tuple(row) for row in await database.scan("SELECT 1", seconds=5)] == [(1,)]
+
+
+async def test_waiting_for_a_turn_counts_and_slow_scans_do_not_hold_up_other_reads(database):
+    slow = [asyncio.create_task(database.scan(SLOW, seconds=0.3)) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    beside = [tuple(row) for row in await asyncio.wait_for(database.all("SELECT 1"), 5)]
+    running = [not task.done() for task in slow]
+    ended = await asyncio.gather(*slow, return_exceptions=True)
+
+    assert beside == [(1,)]
+    assert any(running)
+    assert {type(each) for each in ended} == {TooSlow}

@@ -39,6 +39,11 @@ _NOTHING: Params = {}
 _BUSY_MS = 10_000
 _SCAN_THREADS = 2
 _LONGEST_SCAN = 60.0
+_POOL_SIZE = 8
+_POOL_SCANS = 4
+"""Connections that scans may take at a time, so that slow ones do not hold up everything else."""
+
+_TOO_SLOW = "The statement took too long and was stopped."
 _STEPS = 10_000
 """Of SQLite's virtual machine, between looks at the clock: a fraction of a millisecond."""
 
@@ -97,7 +102,7 @@ class Database(Protocol):
     ) -> list[Row]:
         """Every row of a statement that may read the whole table; never blocks the loop.
 
-        TooSlow past `seconds`: the statement is stopped.
+        TooSlow past `seconds`, waiting for its turn included: the statement is stopped.
         """
 
     def transaction(self) -> Any:  # noqa: ANN401  an async context manager of Connection
@@ -144,8 +149,12 @@ class SqliteDatabase:
     async def scan(
         self, sql: str, params: Params = _NOTHING, *, seconds: float = _LONGEST_SCAN
     ) -> list[Row]:
+        until = time.monotonic() + seconds
+
         def work() -> list[Row]:
-            scanner, until = self._scanners.pop(), time.monotonic() + seconds
+            if time.monotonic() > until:
+                raise TooSlow(_TOO_SLOW)
+            scanner = self._scanners.pop()
             scanner.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
             try:
                 with _translated():
@@ -228,6 +237,7 @@ class PostgresDatabase:
     def __init__(self, pool: asyncpg.Pool, listener: asyncpg.Connection) -> None:
         self._pool = pool
         self._listener = listener
+        self._scan_turns = asyncio.Semaphore(_POOL_SCANS)
         self._heard = 0
 
     @classmethod
@@ -235,7 +245,9 @@ class PostgresDatabase:
         with _translated():
             listener = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
             try:
-                pool = await asyncpg.create_pool(url, min_size=1, max_size=8, command_timeout=60)
+                pool = await asyncpg.create_pool(
+                    url, min_size=1, max_size=_POOL_SIZE, command_timeout=60
+                )
                 database = cls(pool, listener)
                 await listener.add_listener(_CHANNEL, database._hear)
             except BaseException:
@@ -256,15 +268,11 @@ class PostgresDatabase:
     async def scan(
         self, sql: str, params: Params = _NOTHING, *, seconds: float = _LONGEST_SCAN
     ) -> list[Row]:
-        text, names = _numbered(sql)
-        values = [params[name] for name in names]
-        with _translated():
-            raw = await self._pool.acquire()
         try:
-            with _translated():
-                return await raw.fetch(text, *values, timeout=seconds)
-        finally:
-            await self._pool.release(raw)
+            async with asyncio.timeout(seconds), self._scan_turns:
+                return await self.all(sql, params)
+        except TimeoutError:  # asyncpg has told the server to stop
+            raise TooSlow(_TOO_SLOW) from None
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -382,8 +390,8 @@ class _translated:  # noqa: N801  read as a verb at its uses
             isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         ):
             raise StorageFull("The database's disk is full: free some space.") from error
-        if isinstance(error, apsw.InterruptError | TimeoutError):
-            raise TooSlow("The statement took too long and was stopped.") from error
+        if isinstance(error, apsw.InterruptError):
+            raise TooSlow(_TOO_SLOW) from error
         if isinstance(error, _BUSY):
             raise Unavailable("The database is busy: try again.", retry_after=1) from error
         if isinstance(error, _SILENT) or (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -143,7 +144,7 @@ async def _page(
     order: Where,
     things: _Things,
 ) -> Page:
-    seconds = region.search_seconds
+    until = time.monotonic() + region.search_seconds
     try:
         documents = await things.page(
             region.db,
@@ -152,13 +153,14 @@ async def _page(
             order=order,
             offset=wanted.offset,
             limit=wanted.limit + 1,
-            seconds=seconds,
+            seconds=region.search_seconds,
         )
         page = documents[: wanted.limit]
         last = len(documents) <= wanted.limit
         if last and documents:
             return Page(page, last, wanted.offset + len(page))
-        total = await things.count(region.db, customer=customer, where=where, seconds=seconds)
+        left = until - time.monotonic()
+        total = await things.count(region.db, customer=customer, where=where, seconds=left)
         return Page(page, last, total)
     except TooSlow:
         raise _too_slow(region, wanted, tree) from None
