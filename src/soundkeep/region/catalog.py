@@ -12,7 +12,7 @@ from soundkeep.foundation.errors import BadFilter, BadInput, NotFound, TooSlow
 from soundkeep.foundation.sql import Where, all_of
 from soundkeep.region import fiql, selection, store
 from soundkeep.region.fiql import Field, Kind, Node, Tag
-from soundkeep.region.model import State, StoredObject
+from soundkeep.region.model import NOTHING, State, StoredObject
 from soundkeep.region.plane import Region, must_live_here
 from soundkeep.region.wire import bucket_document
 
@@ -114,13 +114,11 @@ async def buckets(region: Region, claims: Claims, wanted: Search) -> Page:
 async def bucket(region: Region, claims: Claims, bucket_id: str) -> str:
     """A bucket's JSON with its AVAILABLE objects within scope, oldest first, 1000 at most."""
     must_live_here(region, claims)
-    found = None
-    if bucket_id.isprintable():  # PostgreSQL refuses to hear of a NUL
-        found = await store.bucket_by_id(
-            region.db, bucket_id, customer=claims.customer, reach=claims.reach
-        )
+    found = await store.bucket_by_id(
+        region.db, bucket_id, customer=claims.customer, reach=claims.reach
+    )
     if found is None:
-        raise NotFound("There is no such bucket.")
+        raise NotFound(NOTHING)
     inside = Where("bucket_id = :bucket_id", {"bucket_id": bucket_id})
     order = selection.order(FIELDS[DEFAULT_SORT], region.db.engine, descending=False)
     documents = await store.page_of_documents(
@@ -189,13 +187,11 @@ def _sort_field(name: str, fields: Mapping[str, Field]) -> Field | Tag:
 async def one(region: Region, claims: Claims, object_id: str) -> str:
     """An object's JSON; NotFound for unknown, foreign and out-of-scope ids alike."""
     must_live_here(region, claims)
-    found = None
-    if object_id.isprintable():  # PostgreSQL refuses to hear of a NUL
-        found = await store.document_by_id(
-            region.db, object_id, customer=claims.customer, reach=claims.reach
-        )
+    found = await store.document_by_id(
+        region.db, object_id, customer=claims.customer, reach=claims.reach
+    )
     if found is None:
-        raise NotFound("There is no such object.")
+        raise NotFound(NOTHING)
     return found
 
 

@@ -26,6 +26,7 @@ from soundkeep.region.blobs import Incoming
 from soundkeep.region.model import (
     BUCKET_ID,
     GONE,
+    NOTHING,
     SITE_TAG,
     TAG_KEY,
     TYPE,
@@ -187,13 +188,11 @@ async def _may_join(region: Region, claims: Claims, bucket_id: str) -> None:
 async def readable(region: Region, claims: Claims, object_id: str) -> Readable:
     """An object whose bytes may be sent now; otherwise the reason why not."""
     must_live_here(region, claims)
-    found = None
-    if object_id.isprintable():  # PostgreSQL refuses to hear of a NUL
-        found = await store.readable_by_id(
-            region.db, object_id, customer=claims.customer, reach=claims.reach
-        )
+    found = await store.readable_by_id(
+        region.db, object_id, customer=claims.customer, reach=claims.reach
+    )
     if found is None:
-        raise NotFound("There is no such object.")
+        raise NotFound(NOTHING)
     if found.state in GONE:
         raise Gone("The object was deleted.", state=found.state)
     if found.state is State.ARCHIVED:

@@ -10,6 +10,9 @@ from enum import StrEnum
 SITE_TAG = "branchId"
 """The tag that names an object's site."""
 
+NOTHING = "There is nothing with this id."
+"""What is said of unknown, foreign and out-of-scope ids alike."""
+
 TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 TAG_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 BUCKET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

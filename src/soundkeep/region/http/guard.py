@@ -17,6 +17,7 @@ from soundkeep.foundation.claims import Access, Claims
 from soundkeep.foundation.errors import BadInput, NotAllowed, NotFound, NotProvisioned
 from soundkeep.foundation.verify import Verifier
 from soundkeep.foundation.web import Endpoint
+from soundkeep.region.model import NOTHING
 from soundkeep.region.plane import Region, must_live_here
 
 Handler = Callable[[Request, Region, Claims], Awaitable[Response]]
@@ -42,6 +43,8 @@ class Door:
             must_live_here(region, claims)
             if not claims.access.includes(access):
                 raise NotAllowed(f"This needs a key of access class {access} or higher.")
+            if "\0" in request.path_params.get("id", ""):
+                raise NotFound(NOTHING)  # no database may be asked for a NUL
             return await handler(request, region, claims)
 
         return endpoint
