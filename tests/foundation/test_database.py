@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from soundkeep.foundation.database import connect
-from soundkeep.foundation.errors import BadInput, StorageFull, TooSlow, Unavailable
+from soundkeep.foundation.errors import BadInput, BadSettings, StorageFull, TooSlow, Unavailable
 
 ONLY_SQLITE = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 ONLY_POSTGRES = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
@@ -612,3 +612,15 @@ async def test_waiting_for_a_turn_counts_and_slow_scans_do_not_hold_up_other_rea
     assert beside == [(1,)]
     assert any(running)
     assert {type(each) for each in ended} == {TooSlow}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("postgres:", "nobody:"), ("/postgres?", "/nowhere?"), ("://", "://[")]
+)
+async def test_a_url_that_postgresql_refuses_is_told_in_one_sentence(postgres, old, new):
+    url = postgres.server.get_uri(database="postgres")
+    wrong = url.replace(old, new, 1)
+    with pytest.raises(BadSettings, match="refuses the connection"):
+        await connect(wrong)
+
+    assert wrong != url

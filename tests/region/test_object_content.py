@@ -386,3 +386,11 @@ async def test_bytes_that_end_early_cut_the_answer_instead_of_padding_it(local):
     with pytest.raises(Exception, match="end too early"):
         await anext(pieces)
     assert (len(first), len(rest)) == (MIB, 5)
+
+
+async def test_a_presigned_link_is_refused_rather_than_answered_with_bytes(kept):
+    """A client that asks for one reads JSON: bytes would be taken for a broken answer."""
+    path, client = kept
+
+    assert fault(await client.get(f"{path}?presignUrl=true")) == (400, "bad_input", "presignUrl")
+    assert (await client.get(f"{path}?presignUrl=false")).status_code == 200

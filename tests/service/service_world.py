@@ -115,14 +115,14 @@ def serving(config: Path, *, port: int | None = None, env: dict[str, str] | None
         )  # fmt: skip
     service = Service(process, f"http://127.0.0.1:{port}", errors)
     try:
-        _wait_until_ready(service)
+        wait_until_ready(service)
         yield service
     finally:
         if process.poll() is None:
             service.kill()
 
 
-def _wait_until_ready(service: Service) -> None:
+def wait_until_ready(service: Service) -> None:
     until = time.monotonic() + 30
     while time.monotonic() < until:
         if service.process.poll() is not None:

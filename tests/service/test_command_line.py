@@ -9,8 +9,10 @@ import stat
 import subprocess
 import tomllib
 
+import httpx2
 import pytest
-from service_world import COMMAND, free_port, serving, soundkeep
+from cryptography.fernet import Fernet
+from service_world import COMMAND, Service, free_port, serving, soundkeep, wait_until_ready
 
 
 def test_demo_writes_its_listing_for_its_owner_alone(demo_made):
@@ -213,3 +215,47 @@ def test_every_command_has_help(verb):
 
     assert (helped.returncode, helped.stderr) == (0, "")
     assert "Usage: soundkeep" in helped.stdout
+
+
+def test_what_the_commands_write_is_their_users_alone(tmp_path):
+    folder = tmp_path / "there"
+    folder.mkdir(mode=0o755)
+    soundkeep("init", "--dir", folder)
+    modes = {path.name: path.stat().st_mode & 0o077 for path in folder.rglob("*")}
+
+    assert {"soundkeep.toml", "secret.key", "identity.db", "region.db"} <= modes.keys()
+    assert set(modes.values()) == {0}
+
+
+def test_doctor_finds_a_secret_key_that_is_not_the_right_one(demo):
+    with serving(demo.config) as service:
+        service.token(demo.read)
+    key = demo.folder / "secret.key"
+    key.write_bytes(Fernet.generate_key())
+    found = soundkeep("doctor", "--config", demo.config)
+
+    assert found.returncode == 1
+    assert "put back the key that this installation was made with" in found.stdout
+
+
+def test_metrics_are_summed_over_the_workers_of_a_new_demo(tmp_path):
+    port = free_port()
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--dir", str(tmp_path / "new"), "--port", str(port)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        for line in process.stdout:
+            if "-o recording.mp3" in line:
+                break
+        base_url = f"http://127.0.0.1:{port}"
+        wait_until_ready(Service(process, base_url, tmp_path / "none"))
+        for _ in range(6):
+            assert httpx2.get(f"{base_url}/storage/uk/v3/objects").status_code == 401
+        metrics = httpx2.get(f"{base_url}/metrics").text
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+    assert 'route="/storage/{region}/v3/objects",status="401"} 6.0' in metrics

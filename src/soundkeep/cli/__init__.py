@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong use. Errors are one line on standard error
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,7 +27,8 @@ for _command in (init, serve, migrate, doctor, demo):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+    """Run the command line and exit with its code; what it writes is its user's alone."""
+    os.umask(0o077)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

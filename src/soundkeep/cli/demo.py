@@ -12,7 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from soundkeep.cli import installation
-from soundkeep.cli.serve import start
+from soundkeep.cli.serve import metrics_folder, start
 from soundkeep.foundation.errors import BadSettings, Conflict
 from soundkeep.settings import Settings
 
@@ -31,15 +31,16 @@ def command(
     """Make a demo (or use it again), print how to sign in and what to try, and serve it."""
     if objects < 0 or not 0 < port < 65536:
         raise BadSettings("--objects is 0 or more, --port from 1 to 65535.")
-    if not (dir / _LISTING).exists():
-        _make(dir, port)
-    if objects:
-        _add(dir, objects)
-    if serve:
+    with metrics_folder():
+        if not (dir / _LISTING).exists():
+            _make(dir, port)
+        if objects:
+            _add(dir, objects)
         settings = installation.listen_on(dir / installation.CONFIG, port)
-        start(settings, ready=lambda: _announce(dir, settings))
-    else:
-        _announce(dir, installation.listen_on(dir / installation.CONFIG, port))
+        if serve:
+            start(settings, ready=lambda: _announce(dir, settings))
+        else:
+            _announce(dir, settings)
 
 
 def _make(folder: Path, port: int) -> None:
@@ -84,6 +85,8 @@ def _add(folder: Path, count: int) -> None:
     async def work() -> None:
         region = await server.open_region(REGIONS[0], settings.regions[REGIONS[0]])
         try:
+            if not region.blobs.lock(alone=False):
+                raise Conflict(f"{folder}: a service is just starting here: try again.")
             await synthetic.load(region, customer=customer, count=count)
         finally:
             await region.close()

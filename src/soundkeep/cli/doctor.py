@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from soundkeep.cli import installation
 from soundkeep.settings import Settings
+
+if TYPE_CHECKING:
+    from soundkeep.identity.plane import Identity
 
 NAME = "doctor"
 
@@ -58,6 +61,7 @@ async def _findings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
             await db.close()
     identity = await server.open_identity(settings)
     try:
+        yield await _signing_keys(identity)
         fresh = await accounts.needs_setup(identity)
         state = "waiting for its Super Admin at /console/setup" if fresh else "set up"
         yield True, f"accounts        {state}"
@@ -71,6 +75,17 @@ async def _findings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
             yield not lost, f"recordings      {name}: {total}, {len(lost)} without bytes{advice}"
         finally:
             await region.close()
+
+
+async def _signing_keys(identity: Identity) -> tuple[bool, str]:
+    from soundkeep.foundation.errors import Tampered
+    from soundkeep.identity.tokens import Issuer
+
+    try:
+        await Issuer(identity).trust()
+    except Tampered as error:
+        return False, f"signing keys    {error.message}"
+    return True, "signing keys    the secret key opens them"
 
 
 def _secret_key(file: Path) -> tuple[bool, str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +22,23 @@ def command(
     config: Annotated[Path, Parameter(help="The settings: a TOML file.")] = Path("soundkeep.toml"),
 ) -> None:
     """Serve until told to stop."""
-    start(installation.load(config))
+    with metrics_folder():
+        start(installation.load(config))
+
+
+@contextmanager
+def metrics_folder() -> Iterator[None]:
+    """A folder in which all workers sum their metrics.
+
+    To be entered first: the metrics library reads its name once, when it is imported.
+    """
+    with tempfile.TemporaryDirectory(prefix="soundkeep-metrics-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
 
 
 def start(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> None:
     """Serve these settings until told to stop; `ready` is called just before the first answer."""
-    with tempfile.TemporaryDirectory(prefix="soundkeep-metrics-") as folder:
-        # Workers sum their metrics in this folder. The library reads its name when it is first
-        # imported, so the import waits for it.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from soundkeep import server
+    from soundkeep import server
 
-        server.serve(settings, ready=ready)
+    server.serve(settings, ready=ready)

@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 import apsw
 import asyncpg
 
-from soundkeep.foundation.errors import BadInput, StorageFull, TooSlow, Unavailable
+from soundkeep.foundation.errors import BadInput, BadSettings, StorageFull, TooSlow, Unavailable
 from soundkeep.foundation.waiting import to_the_end
 
 Params = Mapping[str, Any]
@@ -243,7 +243,10 @@ class PostgresDatabase:
     @classmethod
     async def connect(cls, url: str) -> PostgresDatabase:
         with _translated():
-            listener = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
+            try:
+                listener = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
+            except _REFUSED as error:
+                raise BadSettings(f"PostgreSQL refuses the connection: {error}.") from None
             try:
                 pool = await asyncpg.create_pool(
                     url, min_size=1, max_size=_POOL_SIZE, command_timeout=60
@@ -401,6 +404,14 @@ class _translated:  # noqa: N801  read as a verb at its uses
         if isinstance(error, asyncpg.CharacterNotInRepertoireError):
             raise BadInput("Text cannot hold the character NUL.") from error
 
+
+_REFUSED = (
+    ValueError,
+    asyncpg.InterfaceError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+"""What a URL that cannot be used comes to."""
 
 _BUSY = (
     apsw.BusyError,

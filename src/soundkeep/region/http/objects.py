@@ -13,10 +13,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from soundkeep.foundation.claims import Access, Claims
+from soundkeep.foundation.errors import BadInput
 from soundkeep.region import catalog, content
 from soundkeep.region.http import conditional, paging, uploads
 from soundkeep.region.http.conditional import Validators
-from soundkeep.region.http.guard import BASE, Door, by_method
+from soundkeep.region.http.guard import BASE, Door, by_method, parameter
 from soundkeep.region.model import Readable
 from soundkeep.region.plane import Region
 from soundkeep.region.wire import document
@@ -59,6 +60,8 @@ async def upload(request: Request, region: Region, claims: Claims) -> Response:
 
 async def download(request: Request, region: Region, claims: Claims) -> Response:
     """The bytes, whole or a range of them (RFC 9110)."""
+    if parameter(request, "presignUrl", "false").lower() != "false":
+        raise BadInput("There are no presigned links yet: leave it out.", field="presignUrl")
     found = await content.readable(region, claims, request.path_params["id"])
     current = Validators(f'"{found.sha256}"', found.updated_ms)
     headers = {
