@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import httpx2
@@ -503,3 +504,19 @@ async def test_made_up_methods_are_counted_as_one():
     await call(served(), "/who", method="BREW")
 
     assert 'method="other",route="/who",status="405"' in metrics.exposition().decode()
+
+
+async def test_a_client_that_falls_silent_is_not_waited_for():
+    said = [{"type": "http.request", "body": b"half", "more_body": True}]
+
+    async def receive():
+        if not said:
+            await asyncio.sleep(3600)
+        return said.pop()
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    body = web.chunks(Request(scope, receive), idle_seconds=0.05)
+
+    assert await anext(body) == b"half"
+    with pytest.raises(errors.Incomplete, match="Nothing of the body came"):
+        await anext(body)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import secrets
@@ -281,13 +282,25 @@ def bearer_token(request: Request) -> str:
     return token
 
 
-async def chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body as it arrives; Incomplete when the client goes away before its end."""
+async def chunks(request: Request, *, idle_seconds: float = 60) -> AsyncIterator[bytes]:
+    """The body as it arrives; Incomplete when the client goes away or falls silent before its end.
+
+    A client that loses its network says no good-bye: without a limit we would wait forever.
+    """
+    stream = aiter(request.stream())
     try:
-        async for chunk in request.stream():
+        while True:
+            async with asyncio.timeout(idle_seconds):
+                chunk = await anext(stream)
             yield chunk
+    except StopAsyncIteration:
+        return
     except ClientDisconnect:
         raise errors.Incomplete("The body ended before it was whole; send it again.") from None
+    except TimeoutError:
+        raise errors.Incomplete(
+            f"Nothing of the body came for {idle_seconds:g} s; send it again."
+        ) from None
 
 
 async def body(request: Request, *, limit: int) -> bytes:
