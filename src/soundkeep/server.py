@@ -95,6 +95,7 @@ async def open_region(
         max_upload_bytes=wanted.max_upload_bytes,
         min_free_bytes=wanted.min_free_bytes,
         search_seconds=wanted.search_seconds,
+        count_seconds=wanted.count_milliseconds / 1000,
     )
 
 

@@ -61,6 +61,7 @@ class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_upload_bytes: int = 5 * 1024**3
     min_free_bytes: int = 64 * 1024**2
     search_seconds: int = 5
+    count_milliseconds: int = 500
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,6 +222,7 @@ def _check_numbers(settings: Settings) -> None:
         least.append((f"regions.{region}.max_upload_bytes", each.max_upload_bytes, 1))
         least.append((f"regions.{region}.min_free_bytes", each.min_free_bytes, 0))
         least.append((f"regions.{region}.search_seconds", each.search_seconds, 1))
+        least.append((f"regions.{region}.count_milliseconds", each.count_milliseconds, 0))
     for name, value, smallest in least:
         if value < smallest:
             raise BadSettings(f"{name} must be at least {smallest}.")

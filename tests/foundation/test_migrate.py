@@ -12,7 +12,7 @@ from soundkeep.foundation.database import connect
 from soundkeep.foundation.errors import Tampered
 
 PACKAGES = ("foundation", "identity")
-EVERYTHING = [each for package in PACKAGES for each in migrate.written(package)]
+EVERYTHING = [each for package in PACKAGES for each in migrate.written(package, "sqlite")]
 NOW = 1_767_225_600_000
 
 
@@ -54,7 +54,7 @@ async def test_a_package_that_comes_later_is_applied_alone(database):
 
     done = await migrate.migrate(database, PACKAGES, clock=clock)
 
-    assert done == list(migrate.written("identity"))
+    assert done == list(migrate.written("identity", "sqlite"))
 
 
 async def test_nodes_that_start_together_apply_everything_once(database, database_url):
@@ -125,7 +125,7 @@ async def test_pending_names_what_migrate_would_apply(database):
 
     waiting = await migrate.pending(database, PACKAGES)
 
-    assert waiting == list(migrate.written("identity"))
+    assert waiting == list(migrate.written("identity", "sqlite"))
 
 
 async def test_pending_of_an_empty_database_is_everything(database):
@@ -155,6 +155,6 @@ async def test_pending_refuses_a_changed_file_too(database):
 
 @pytest.mark.parametrize("package", ["foundation", "identity", "region"])
 def test_the_files_of_a_package_are_numbered_from_one_without_gaps(package):
-    numbers = [each.number for each in migrate.written(package)]
+    numbers = [each.number for each in migrate.written(package, "sqlite")]
 
     assert numbers == list(range(1, len(numbers) + 1))

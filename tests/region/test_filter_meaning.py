@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from region_world import START_MS, an_object
 
 from soundkeep.foundation.sql import all_of
-from soundkeep.region import catalog, fiql, meaning, selection, store
+from soundkeep.region import catalog, fiql, meaning, pages, selection
 from soundkeep.region.catalog import FIELDS
 from soundkeep.region.fiql import Tag
 from soundkeep.region.model import State
+from soundkeep.region.pages import Plan, Source
+from soundkeep.region.selection import Order
 
 TEXTS = [
     "", "a", "A", "b", "ab", "a b", "a*b", "a%b", "a_b", "a?b", "a[b]", "a\\b", "é", "😀", "'", '"',
@@ -110,11 +112,14 @@ async def test_both_engines_find_what_a_filter_means(filled, text):
 async def matching(region, text):
     """The ids that the engine finds."""
     where = selection.condition(fiql.parse(text, FIELDS), region.db.engine)
-    order = selection.order(FIELDS["id"], region.db.engine, descending=False)
-    found = await store.page_of_documents(
-        region.db, customer="acme", where=where, order=order, offset=0, limit=1000, seconds=60
-    )
-    return [document[7:15] for document in found]
+    return await listed(region, where, Order(FIELDS["id"], region.db.engine, descending=False))
+
+
+async def listed(region, where, order):
+    """The ids of all rows that pass a test, in an order, whatever their state."""
+    plan = Plan(source=Source.TABLE, where=where, order=order)
+    found = await pages.page(region.db, plan, customer="acme", after=None, limit=1000, seconds=60)
+    return [each.key.id for each in found]
 
 
 async def test_wildcards_stand_next_to_every_special_character(filled):
@@ -131,15 +136,8 @@ async def test_wildcards_stand_next_to_every_special_character(filled):
 async def test_a_tag_sorts_by_number_then_by_text_and_those_without_come_last(
     filled, key, descending
 ):
-    found = await store.page_of_documents(
-        filled.db,
-        customer="acme",
-        where=all_of(),
-        order=selection.order(Tag(key), filled.db.engine, descending=descending),
-        offset=0,
-        limit=1000,
-        seconds=60,
-    )
+    order = Order(Tag(key), filled.db.engine, descending=descending)
+    found = await listed(filled, all_of(), order)
     numbers, words, without = [], [], []
     for each in OBJECTS:
         value = each.tags.get(key)
@@ -151,7 +149,7 @@ async def test_a_tag_sorts_by_number_then_by_text_and_those_without_come_last(
             words.append((value, each.id))
     sorts = [sorted(part, reverse=descending) for part in (numbers, words)]
 
-    assert [document[7:15] for document in found] == [
+    assert found == [
         *(each[1] for part in sorts for each in part),
         *sorted(without, reverse=descending),
     ]

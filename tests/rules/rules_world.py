@@ -139,7 +139,9 @@ class World:
     async def everything(self) -> dict[str, list[tuple]]:
         """All rows of all tables: two of these are equal when nothing changed."""
         kept = {}
-        for migration in (each for package in PACKAGES for each in written(package)):
+        for migration in (
+            each for package in PACKAGES for each in written(package, self.identity.db.engine)
+        ):
             for table in re.findall(r"CREATE TABLE (\w+)", migration.sql):
                 rows = await self.identity.db.scan(f"SELECT * FROM {table}")
                 kept[table] = sorted((tuple(row) for row in rows), key=str)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from soundkeep import __version__
-from soundkeep.cli import demo, doctor, init, migrate, serve
+from soundkeep.cli import demo, doctor, init, migrate, objects, serve
 from soundkeep.foundation.errors import SoundkeepError
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
@@ -22,7 +22,7 @@ app = App(
     help="A self-hosted cloud storage service for call recordings.",
     version=__version__,
 )
-for _command in (init, serve, migrate, doctor, demo):
+for _command in (init, serve, migrate, doctor, objects, demo):
     app.command(_command.command, name=_command.NAME)
 
 

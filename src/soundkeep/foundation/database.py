@@ -67,6 +67,8 @@ DIALECT: Mapping[str, Mapping[str, str]] = {
 class Connection(Protocol):
     """One open transaction."""
 
+    engine: str
+
     async def all(self, sql: str, params: Params = _NOTHING) -> list[Row]:
         """Every row."""
 
@@ -111,6 +113,9 @@ class Database(Protocol):
     def version(self) -> int:
         """A number that changes when another task or process may have committed something."""
 
+    async def moment(self) -> object:
+        """What stays equal as long as nobody commits anything."""
+
     async def close(self) -> None:
         """Let go of files, threads and sockets."""
 
@@ -123,15 +128,15 @@ async def connect(url: str) -> Database:
 
 
 class SqliteDatabase:
-    """One file: WAL, every commit synced, one writer, readers that never wait."""
+    """One file: WAL, every commit synced if it is durable, one writer, readers that never wait."""
 
     engine = "sqlite"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = str(path)
         with _translated():
-            self._writer = _open(self._path)
+            self._writer = _open(self._path, durable=durable)
             self._reader = _open(self._path)
             self._scanners = [_open(self._path) for _ in range(_SCAN_THREADS)]
         self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite-write")
@@ -181,6 +186,9 @@ class SqliteDatabase:
         found: int = self._reader.execute("PRAGMA data_version").get
         return found
 
+    async def moment(self) -> object:
+        return self.version()
+
     async def close(self) -> None:
         self._write_thread.shutdown()
         self._scan_threads.shutdown()
@@ -200,6 +208,8 @@ class SqliteDatabase:
 
 class _SqliteConnection:
     """The writer between BEGIN and COMMIT."""
+
+    engine = "sqlite"
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
@@ -301,6 +311,11 @@ class PostgresDatabase:
         seconds = int(asyncio.get_running_loop().time())
         return self._heard * 1_000_000_000 + seconds // _POLL_SECONDS
 
+    async def moment(self) -> object:
+        found = await self.one("SELECT CAST(pg_current_snapshot() AS TEXT)")
+        assert found is not None
+        return found[0]
+
     async def close(self) -> None:
         await self._listener.close()
         await self._pool.close()
@@ -315,6 +330,8 @@ _CONNECT_SECONDS = 10
 
 class _PostgresConnection:
     """One pooled connection inside a transaction."""
+
+    engine = "postgresql"
 
     def __init__(self, raw: asyncpg.pool.PoolConnectionProxy) -> None:
         self._raw = raw
@@ -352,11 +369,12 @@ class _PostgresConnection:
             await self._raw.execute(f"NOTIFY {_CHANNEL}")
 
 
-def _open(path: str) -> apsw.Connection:
+def _open(path: str, *, durable: bool = True) -> apsw.Connection:
     connection = apsw.Connection(path)
     connection.set_busy_timeout(_BUSY_MS)
     # One by one: a statement that answers a row would keep those after it from running.
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    synced = "FULL" if durable else "OFF"
+    for pragma in ("journal_mode = WAL", f"synchronous = {synced}", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}").fetchall()
     return connection
 

@@ -1,6 +1,7 @@
 """Numbered `.sql` files, applied once each, in order, safe when two nodes start together.
 
-A file is `NNNN_name.sql`. What was applied is remembered with a checksum: a file that changed
+A file is `NNNN_name.sql`, or `NNNN_name.ENGINE.sql` where the engines differ by more than
+spelling. What was applied is remembered with a checksum: a file that changed
 after it was applied is refused, since nobody could say what the database looks like.
 """
 
@@ -45,17 +46,19 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-def written(package: str) -> Iterator[Migration]:
-    """The schema files of `soundkeep.PACKAGE`, in order."""
+def written(package: str, engine: str) -> Iterator[Migration]:
+    """The schema files of `soundkeep.PACKAGE` for an engine, in order."""
     folder = files(f"soundkeep.{package}") / "schema"
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         number, _, name = file.name.removesuffix(".sql").partition("_")
-        yield Migration(package, int(number), name, file.read_text("utf-8"))
+        name, _, only = name.partition(".")
+        if only in ("", engine):
+            yield Migration(package, int(number), name, file.read_text("utf-8"))
 
 
 async def migrate(db: Database, packages: tuple[str, ...], *, clock: Clock) -> list[Migration]:
     """Bring a database up to date; what was applied now. Tampered where history disagrees."""
-    wanted = [migration for package in packages for migration in written(package)]
+    wanted = [each for package in packages for each in written(package, db.engine)]
     async with db.transaction() as tx:
         applied = await _applied(tx, db.engine)
         fresh = [each for each in wanted if _is_fresh(each, applied)]
@@ -72,7 +75,7 @@ async def pending(db: Database, packages: tuple[str, ...]) -> list[Migration]:
     return [
         migration
         for package in packages
-        for migration in written(package)
+        for migration in written(package, db.engine)
         if _is_fresh(migration, applied)
     ]
 

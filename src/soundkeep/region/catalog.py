@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.errors import BadFilter, BadInput, NotFound, TooSlow
-from soundkeep.foundation.sql import Where, all_of
-from soundkeep.region import fiql, selection, store
-from soundkeep.region.fiql import Field, Kind, Node, Tag
-from soundkeep.region.model import NOTHING, State, StoredObject
+from soundkeep.region import fiql, pages, planning, store, walks
+from soundkeep.region.fiql import Field, Kind, Node, Operator, Pattern, Tag, Term
+from soundkeep.region.model import NOTHING, StoredObject
+from soundkeep.region.pages import Plan
 from soundkeep.region.plane import Region, must_live_here
+from soundkeep.region.planning import Choice, Explanation, Query
+from soundkeep.region.walks import Place, Total
 from soundkeep.region.wire import bucket_document
 
 FIELDS = {
@@ -50,20 +52,6 @@ DEFAULT_SORT = "createdTime"
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 _LOAD_SIZE = 1000
-_STATE = FIELDS["objectState"]
-_AVAILABLE = Where("state = :available", {"available": State.AVAILABLE})
-
-
-@dataclass(frozen=True, slots=True)
-class _Things:
-    """What can be searched: a page of it, and its number, from the store."""
-
-    page: Callable[..., Awaitable[list[str]]]
-    count: Callable[..., Awaitable[int]]
-
-
-_OBJECTS = _Things(store.page_of_documents, store.count)
-_BUCKETS = _Things(store.page_of_buckets, store.count_buckets)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +63,7 @@ class Search:
     limit: int = DEFAULT_LIMIT
     sort: str = DEFAULT_SORT
     descending: bool = True
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +72,31 @@ class Page:
 
     documents: Sequence[str]
     last: bool
-    total: int
+    total: Total
+    explanation: Explanation | None = None
 
 
 async def search(region: Region, claims: Claims, wanted: Search) -> Page:
     """The caller's objects that match; only AVAILABLE ones unless the filter names the state."""
     must_live_here(region, claims)
-    engine = region.db.engine
-    tree = fiql.parse(wanted.filter, FIELDS)
-    conditions = [store.within(claims.reach), selection.condition(tree, engine)]
-    if all(term.selector != _STATE for term in fiql.terms(tree)):
-        conditions.append(_AVAILABLE)
-    where = all_of(*conditions)
-    order = selection.order(_sort_field(wanted.sort, FIELDS), engine, descending=wanted.descending)
-    return await _page(region, claims.customer, wanted, tree, where, order, _OBJECTS)
+    query = _query(claims, wanted, FIELDS)
+    deadline = _Deadline(region.search_seconds)
+    try:
+        choice = await planning.choose(region.db, query, seconds=deadline.left())
+        return await _page(region, claims, wanted, choice, deadline)
+    except TooSlow:
+        raise _too_slow(region, wanted, query.tree) from None
 
 
 async def buckets(region: Region, claims: Claims, wanted: Search) -> Page:
     """The customer's buckets that match and hold an object within the caller's scope."""
     must_live_here(region, claims)
-    engine = region.db.engine
-    tree = fiql.parse(wanted.filter, BUCKET_FIELDS)
-    condition = selection.condition(tree, engine, numbers={})
-    where = all_of(store.bucket_within(claims.reach), condition)
-    field = _sort_field(wanted.sort, BUCKET_FIELDS)
-    order = selection.order(field, engine, descending=wanted.descending, numbers={})
-    return await _page(region, claims.customer, wanted, tree, where, order, _BUCKETS)
+    query = _query(claims, wanted, BUCKET_FIELDS)
+    choice = Choice(planning.buckets(region.db.engine, query))
+    try:
+        return await _page(region, claims, wanted, choice, _Deadline(region.search_seconds))
+    except TooSlow:
+        raise _too_slow(region, wanted, query.tree) from None
 
 
 async def bucket(region: Region, claims: Claims, bucket_id: str) -> str:
@@ -119,49 +107,140 @@ async def bucket(region: Region, claims: Claims, bucket_id: str) -> str:
     )
     if found is None:
         raise NotFound(NOTHING)
-    inside = Where("bucket_id = :bucket_id", {"bucket_id": bucket_id})
-    order = selection.order(FIELDS[DEFAULT_SORT], region.db.engine, descending=False)
-    documents = await store.page_of_documents(
-        region.db,
+    inside = Term(FIELDS["bucketId"], Operator.EQ, (Pattern((bucket_id,)),))
+    query = Query(
         customer=claims.customer,
-        where=all_of(store.within(claims.reach), _AVAILABLE, inside),
-        order=order,
-        offset=0,
-        limit=MAX_LIMIT,
-        seconds=region.search_seconds,
+        reach=claims.reach,
+        tree=inside,
+        sort=FIELDS[DEFAULT_SORT],
+        descending=False,
     )
-    return bucket_document(found, documents)
+    seconds = region.search_seconds
+    choice = await planning.choose(region.db, query, seconds=seconds)
+    objects = await pages.page(
+        region.db,
+        choice.plan,
+        customer=claims.customer,
+        after=None,
+        limit=MAX_LIMIT,
+        seconds=seconds,
+    )
+    return bucket_document(found, [each.document for each in objects])
+
+
+class _Deadline:
+    """A search's time, which runs from its arrival."""
+
+    def __init__(self, seconds: float) -> None:
+        self._began = time.monotonic()
+        self._until = self._began + seconds
+
+    def passed_ms(self) -> float:
+        """Milliseconds since its arrival."""
+        return round((time.monotonic() - self._began) * 1000, 3)
+
+    def left(self) -> float:
+        """Seconds; TooSlow when they are used up."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TooSlow("The search took too long.")
+        return left
+
+
+def _query(claims: Claims, wanted: Search, fields: Mapping[str, Field]) -> Query:
+    return Query(
+        customer=claims.customer,
+        reach=claims.reach,
+        tree=fiql.parse(wanted.filter, fields),
+        sort=_sort_field(wanted.sort, fields),
+        descending=wanted.descending,
+    )
 
 
 async def _page(
-    region: Region,
-    customer: str,
-    wanted: Search,
-    tree: Node,
-    where: Where,
-    order: Where,
-    things: _Things,
+    region: Region, claims: Claims, wanted: Search, choice: Choice, deadline: _Deadline
 ) -> Page:
-    until = time.monotonic() + region.search_seconds
-    try:
-        documents = await things.page(
-            region.db,
-            customer=customer,
-            where=where,
-            order=order,
-            offset=wanted.offset,
-            limit=wanted.limit + 1,
-            seconds=region.search_seconds,
+    """A page, from where the walk that it belongs to has come."""
+    plan, customer = choice.plan, claims.customer
+    search = walks.name(
+        plan.table,
+        customer,
+        claims.reach.company,
+        sorted(claims.reach.sites),
+        sorted(claims.reach.users),
+        wanted.filter,
+    )
+    walk = walks.name(search, claims.client, wanted.sort, wanted.descending)
+    now_ms = region.clock()
+    place = None
+    if wanted.offset:
+        place = await region.walks.find(
+            walk, offset=wanted.offset, token=claims.token_id, now_ms=now_ms
         )
-        page = documents[: wanted.limit]
-        last = len(documents) <= wanted.limit
-        if last and documents:
-            return Page(page, last, wanted.offset + len(page))
-        left = until - time.monotonic()
-        total = await things.count(region.db, customer=customer, where=where, seconds=left)
-        return Page(page, last, total)
-    except TooSlow:
-        raise _too_slow(region, wanted, tree) from None
+    after, dropped = None, 0
+    if place is not None:
+        after, dropped = place.key, wanted.offset - place.offset
+    elif wanted.offset:
+        found = await pages.seek(
+            region.db, plan, customer=customer, skip=wanted.offset, seconds=deadline.left()
+        )
+        if found is None:
+            return Page([], True, await _total(region, customer, search, plan, 0, deadline))
+        after, dropped = found
+    rows = await pages.page(
+        region.db,
+        plan,
+        customer=customer,
+        after=after,
+        limit=dropped + wanted.limit + 1,
+        seconds=deadline.left(),
+    )
+    shown = rows[dropped : dropped + wanted.limit]
+    last = len(rows) <= dropped + wanted.limit
+    proven = wanted.offset - dropped + len(rows)
+    if last:
+        total = Total(proven, exact=True)
+    elif place is not None:
+        total = place.total if place.total.rows >= proven else Total(proven, exact=False)
+    else:
+        total = await _total(region, customer, search, plan, proven, deadline)
+    if dropped:
+        after = rows[:dropped][-1].key if rows else after
+    places = []
+    if after is not None and shown and (place is None or dropped):
+        places.append(Place(wanted.offset, after, total))
+    if not last:
+        places.append(Place(wanted.offset + wanted.limit, shown[-1].key, total))
+    await region.walks.keep(walk, places, token=claims.token_id, now_ms=now_ms)
+    explanation = None
+    if wanted.explain:
+        explanation = await planning.explain(
+            region.db,
+            choice,
+            customer=customer,
+            rows=total.rows,
+            milliseconds=deadline.passed_ms(),
+            seconds=deadline.left(),
+        )
+    return Page([each.document for each in shown], last, total, explanation)
+
+
+async def _total(
+    region: Region, customer: str, search: str, plan: Plan, proven: int, deadline: _Deadline
+) -> Total:
+    """How many rows a search has; what is `proven` by now where counting takes too long."""
+
+    async def counted() -> Total:
+        seconds = min(deadline.left(), region.count_seconds)
+        try:
+            return Total(
+                await pages.count(region.db, plan, customer=customer, seconds=seconds), exact=True
+            )
+        except TooSlow:
+            return Total(0, exact=False)
+
+    total = await region.walks.total(region.db, search, counted)
+    return total if total.exact else Total(max(total.rows, proven), exact=False)
 
 
 def _too_slow(region: Region, wanted: Search, tree: Node) -> TooSlow:

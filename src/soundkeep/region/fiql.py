@@ -57,6 +57,8 @@ class Operator(StrEnum):
 
 
 ORDER = frozenset({Operator.GT, Operator.GE, Operator.LT, Operator.LE})
+EQUALITY = frozenset({Operator.EQ, Operator.IN})
+NEGATION = frozenset({Operator.NE, Operator.OUT})
 _LISTS = frozenset({Operator.IN, Operator.OUT})
 
 
@@ -121,6 +123,14 @@ class Term:
     at: int = 0
     end: int = 0
 
+    @property
+    def texts(self) -> tuple[str, ...] | None:
+        """The whole texts that a value is equal to, or not; None where it asks something else."""
+        found = tuple(_whole(value) for value in self.values)
+        if self.operator in ORDER or None in found:
+            return None
+        return tuple(text for text in found if text is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class All:
@@ -134,6 +144,13 @@ class Any:
     """At least one part holds."""
 
     parts: tuple[Node, ...]
+
+
+def _whole(value: Value) -> str | None:
+    """A value that is text without wildcards."""
+    if isinstance(value, Pattern):
+        return None if value.is_wild else value.pieces[0]
+    return value if isinstance(value, str) else None
 
 
 Node = Term | All | Any

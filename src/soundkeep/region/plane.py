@@ -11,8 +11,10 @@ from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.clock import Clock, Entropy
 from soundkeep.foundation.database import Database, connect
 from soundkeep.foundation.errors import NotProvisioned
+from soundkeep.region import walks
 from soundkeep.region.blobs import LocalBlobs
 from soundkeep.region.model import Arrival
+from soundkeep.region.walks import Walks
 
 PACKAGES = ("foundation", "region")
 """Whose schema files a region's database holds."""
@@ -28,11 +30,15 @@ class Region:
     clock: Clock
     entropy: Entropy
     max_upload_bytes: int
+    walks: Walks
     search_seconds: float = 5.0
+    count_seconds: float = 0.5
     arrivals: Batches[Arrival] = field(default_factory=Batches)
 
     async def close(self) -> None:
         """Let go of the database and the folder."""
+        if self.walks.db is not self.db:
+            await self.walks.db.close()
         await self.db.close()
         self.blobs.close()
 
@@ -47,10 +53,12 @@ async def open_region(
     max_upload_bytes: int,
     min_free_bytes: int,
     search_seconds: float = 5.0,
+    count_seconds: float = 0.5,
 ) -> Region:
     """A region on its database (a file or a PostgreSQL URL) and its folder of bytes."""
     db = await connect(database)
     try:
+        places = await walks.open_walks(db, database)
         kept = LocalBlobs(blobs, min_free_bytes=min_free_bytes)
     except BaseException:
         await db.close()
@@ -62,7 +70,9 @@ async def open_region(
         clock=clock,
         entropy=entropy,
         max_upload_bytes=max_upload_bytes,
+        walks=places,
         search_seconds=search_seconds,
+        count_seconds=count_seconds,
     )
 
 

@@ -27,7 +27,7 @@ async def sweep(region: Region) -> tuple[int, int]:
 
 async def survey(region: Region) -> tuple[int, list[str]]:
     """How many objects should have bytes, and the ids of those whose bytes are not there."""
-    total, lost, seq = 0, list[str](), 0
+    total, lost, seq = 0, list[str](), -(2**63)
     while rows := await store.blobs_after(region.db, seq, limit=_AT_ONCE):
         seq = rows[-1][0]
         total += len(rows)

@@ -6,11 +6,15 @@ too, is a parameter. What it must mean is said by `meaning`.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from soundkeep.foundation.sql import Where
 from soundkeep.region.fiql import (
+    EQUALITY,
+    NEGATION,
     ORDER,
     All,
     Any,
@@ -31,44 +35,154 @@ NUMERIC_TAGS: Mapping[str, str] = {
 }
 """Well-known numeric tags, and the columns that hold them as numbers."""
 
+ORDERED_TAGS = frozenset({"agentId", "callerId", "callId"})
+"""Tags that have an index of their own, newest first, on PostgreSQL (schema/0002_search)."""
+
 _SIGNS: Mapping[Operator, str] = {
     Operator.GT: ">",
     Operator.GE: ">=",
     Operator.LT: "<",
     Operator.LE: "<=",
 }
-_NEGATIONS = frozenset({Operator.NE, Operator.OUT})
 _GLOB = re.compile(r"[*?\[]")
 _LIKE = re.compile(r"[%_\\]")
 
 
-def condition(node: Node, engine: str, *, numbers: Mapping[str, str] = NUMERIC_TAGS) -> Where:
-    """The condition that a row is what the filter asks for; `numbers` are its columns of tags."""
-    builder = _Builder(engine, "filter", numbers)
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The place of a row in an order: what it is sorted by, and its id.
+
+    The value of a tag is a number where it looks like one, else text, and None where there is none.
+    """
+
+    value: str | float | int | None
+    id: str
+
+
+def condition(
+    node: Node, engine: str, *, numbers: Mapping[str, str] = NUMERIC_TAGS, indexed: bool = False
+) -> Where:
+    """The condition that a row is what the filter asks for; `numbers` are its columns of tags.
+
+    `indexed` spells it so that PostgreSQL can use its index over all tags.
+    """
+    builder = _Builder(engine, "filter", numbers, indexed=indexed)
     sql = builder.node(node)
     return Where(sql, builder.params)
 
 
-def order(
-    selector: Field | Tag,
-    engine: str,
-    *,
-    descending: bool,
-    numbers: Mapping[str, str] = NUMERIC_TAGS,
-) -> Where:
-    """What follows ORDER BY; ties are broken by id.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order of rows: by a field or a tag, ties by id.
 
-    A tag sorts by number where it looks like one, then by text; objects without it come last in
-    both directions.
+    A tag sorts by number where it looks like one, then by text; rows without it come last in both
+    directions.
     """
-    way = "DESC" if descending else "ASC"
-    if isinstance(selector, Field):
-        return Where(f"{selector.column} {way}, id {way}")
-    builder = _Builder(engine, "sort", numbers)
-    value, number = builder.tag(selector), builder.number(selector)
-    text = f"CASE WHEN {number} IS NULL THEN {value} END"
-    sql = f"{value} IS NULL, {number} IS NULL, {number} {way}, {text} {way}, id {way}"
-    return Where(sql, builder.params)
+
+    selector: Field | Tag
+    engine: str
+    descending: bool
+    numbers: Mapping[str, str] = field(default_factory=lambda: NUMERIC_TAGS)
+
+    @property
+    def column(self) -> str:
+        """The column that it sorts by; empty where there is none."""
+        if isinstance(self.selector, Field):
+            return self.selector.column
+        return self.numbers.get(self.selector.key, "")
+
+    def values(self) -> Where:
+        """What to select of a row to make its key: `sort_value` and `sort_text`."""
+        if isinstance(self.selector, Field):
+            return Where(f"{self.selector.column} AS sort_value, NULL AS sort_text")
+        builder, value, number = self._spelled("zone")
+        return Where(f"{number} AS sort_value, {value} AS sort_text", builder.params)
+
+    def valued(self, columns: str, rows: str) -> Where:
+        """What follows FROM to have some columns of `rows`, and `sort_value` and `sort_text`.
+
+        For tags: each is worked out once for a row, and the fences keep the engines from doing it
+        again wherever it is named.
+        """
+        assert isinstance(self.selector, Tag)
+        builder = _Builder(self.engine, "sort", self.numbers)
+        text, fence = builder.tag(self.selector), f"LIMIT {2**63 - 1} OFFSET 0"
+        if self.column:
+            values = f"{self.column} AS sort_value, {text} AS sort_text"
+            sql = f"(SELECT {columns}, {values} FROM {rows} {fence}) AS valued"
+        else:
+            number = _ENGINES[self.engine].number.format(value="sort_text")
+            inner = f"(SELECT {columns}, {text} AS sort_text FROM {rows} {fence}) AS texts"
+            sql = f"(SELECT {columns}, {number} AS sort_value, sort_text FROM {inner} {fence}) AS v"
+        return Where(sql, builder.params)
+
+    def clause(self) -> str:
+        """What follows ORDER BY; for tags, among what `valued` gives."""
+        way = self._way
+        if isinstance(self.selector, Field):
+            return f"{self.selector.column} {way}, id {way}"
+        text = f"CASE WHEN sort_value IS NULL THEN sort_text END {way}"
+        return f"sort_text IS NULL, sort_value IS NULL, sort_value {way}, {text}, id {way}"
+
+    def after(self, key: Key | None) -> Where:
+        """The condition that a row comes after a key; for tags, among what `valued` gives."""
+        if key is None:
+            return Where()
+        if isinstance(self.selector, Field):
+            return self._beyond(self.selector.column, key)
+        beyond = self._beyond(("sort_value", "sort_text", None)[_zone(key)], key)
+        sql = (
+            f"({beyond.sql} OR sort_value IS NULL)",
+            f"(sort_value IS NULL AND ({beyond.sql} OR sort_text IS NULL))",
+            f"(sort_text IS NULL AND {beyond.sql})",
+        )[_zone(key)]
+        return Where(sql, beyond.params)
+
+    def zones(self, key: Key | None) -> Iterator[tuple[Where, str]]:
+        """Condition and ORDER BY of a tag's numbers, of its texts, and of the rest, from a key on.
+
+        One after the other they are the same rows in the same order; each can walk an index.
+        """
+        builder, value, number = self._spelled("zone")
+        zones = (
+            (f"{number} IS NOT NULL", number),
+            (f"{number} IS NULL AND {value} IS NOT NULL", value),
+            (f"{number} IS NULL AND {value} IS NULL", None),
+        )
+        first = 0 if key is None else _zone(key)
+        for condition, found in zones[first:]:
+            beyond = Where() if key is None else self._beyond(found, key)
+            by = f"{found} {self._way}, id {self._way}" if found else f"id {self._way}"
+            params = {**builder.params, **beyond.params}
+            yield Where(f"({condition} AND {beyond.sql})", params), by
+            key = None
+
+    @property
+    def _way(self) -> str:
+        return "DESC" if self.descending else "ASC"
+
+    @property
+    def _sign(self) -> str:
+        return "<" if self.descending else ">"
+
+    def _beyond(self, found: str | None, key: Key) -> Where:
+        if found is None:
+            return Where(f"id {self._sign} :after_id", {"after_id": key.id})
+        params = {"after_value": key.value, "after_id": key.id}
+        return Where(f"({found}, id) {self._sign} (:after_value, :after_id)", params)
+
+    def _spelled(self, prefix: str) -> tuple[_Builder, str, str]:
+        """A builder, and in its words the tag's text and number."""
+        assert isinstance(self.selector, Tag)
+        builder = _Builder(self.engine, prefix, self.numbers)
+        return builder, builder.tag(self.selector), builder.number(self.selector)
+
+
+def _zone(key: Key) -> int:
+    """Where a tag's value sorts: 0 among numbers, 1 among texts, 2 among what lacks it."""
+    if key.value is None:
+        return 2
+    return 1 if isinstance(key.value, str) else 0
 
 
 class _Sqlite:
@@ -76,13 +190,16 @@ class _Sqlite:
 
     tag = "json_extract(tags, {key})"
     number = (
-        "(SELECT CASE WHEN length(digits) >= length(value) - 1"
+        "(CASE WHEN {value} NOT GLOB '*[^0-9]*' THEN"
+        " CASE WHEN length({value}) BETWEEN 1 AND 18 THEN CAST({value} AS REAL) END"
+        " WHEN {value} GLOB '[-+0-9]*' THEN"
+        " (SELECT CASE WHEN length(digits) >= length(value) - 1"
         " AND digits GLOB '[0-9]*' AND digits NOT GLOB '*[^0-9.]*'"
         " AND digits NOT GLOB '*.' AND digits NOT GLOB '*.*.*'"
         " AND length(digits) - length(ltrim(digits, '0123456789')) <= 18"
         " AND length(digits) - length(rtrim(digits, '0123456789')) <= 18"
         " THEN CAST(value AS REAL) END"
-        " FROM (SELECT {value} AS value, ltrim({value}, '+-') AS digits))"
+        " FROM (SELECT {value} AS value, ltrim({value}, '+-') AS digits)) END)"
     )
     like = "GLOB"
 
@@ -124,8 +241,11 @@ _ENGINES: Mapping[str, type[_Sqlite | _Postgres]] = {"sqlite": _Sqlite, "postgre
 class _Builder:
     """Spells a tree and gathers its parameters."""
 
-    def __init__(self, engine: str, prefix: str, numbers: Mapping[str, str]) -> None:
+    def __init__(
+        self, engine: str, prefix: str, numbers: Mapping[str, str], *, indexed: bool = False
+    ) -> None:
         self._engine = _ENGINES[engine]
+        self._indexed = indexed and engine == "postgresql"
         self._numbers = numbers
         self._prefix = prefix
         self.params: dict[str, object] = {}
@@ -143,6 +263,8 @@ class _Builder:
 
     def tag(self, tag: Tag) -> str:
         """A tag's text, NULL where there is none."""
+        if self._engine is _Postgres and tag.key in ORDERED_TAGS:
+            return self._engine.tag.format(key=f"'{tag.key}'")
         return self._engine.tag.format(key=self._param(self._engine.path(tag.key)))
 
     def number(self, tag: Tag) -> str:
@@ -159,19 +281,25 @@ class _Builder:
             return f"{term.selector.column} {sign} {self._operand(wanted)}"
         numeric = isinstance(wanted, float)
         found = self.number(term.selector) if numeric else self.tag(term.selector)
-        return f"coalesce({found} {sign} {self._operand(wanted)}, FALSE)"
+        return f"{found} {sign} {self._operand(wanted)}"
 
     def _equality(self, term: Term) -> str:
         selector = term.selector
+        if self._indexed and isinstance(selector, Tag) and term.operator in EQUALITY and term.texts:
+            return self._contained(selector.key, term.texts)
         found = self.tag(selector) if isinstance(selector, Tag) else selector.column
         plain = [self._operand(each) for each in term.values if _is_plain(each)]
         ways = [self._fits(found, each) for each in term.values if not _is_plain(each)]
         if plain:
             ways.append(f"{found} IN ({', '.join(plain)})")
         fits = f"({' OR '.join(ways)})"
-        if term.operator not in _NEGATIONS:
+        if term.operator not in NEGATION:
             return fits
         return f"NOT coalesce({fits}, FALSE)" if isinstance(selector, Tag) else f"NOT {fits}"
+
+    def _contained(self, key: str, values: tuple[str, ...]) -> str:
+        wanted = [self._param(json.dumps({key: value})) for value in values]
+        return f"({' OR '.join(f'tags @> CAST({each} AS JSONB)' for each in wanted)})"
 
     def _fits(self, found: str, wanted: Value) -> str:
         if isinstance(wanted, Pattern):

@@ -16,14 +16,23 @@ from soundkeep.foundation.sql import Where, any_of, one_of
 from soundkeep.region.fiql import number
 from soundkeep.region.model import Bucket, Digests, Readable, State, StoredObject
 from soundkeep.region.selection import NUMERIC_TAGS
-from soundkeep.region.wire import bucket_document, document
+from soundkeep.region.tagindex import MOMENT_BITS
+from soundkeep.region.wire import document
 
 _COLUMNS = (
     "customer, id, type, mime_type, name, checksum, user_id, site, size, created_ms, updated_ms, "
-    "state, bucket_id, shared, tags, duration_number, start_number, end_number, blob, sha256, "
-    "crc32, doc"
+    "state, bucket_id, shared, duration_number, start_number, end_number, blob, sha256, crc32, tags"
 )
-_VALUES = ", ".join(f":{name}" for name in _COLUMNS.split(", "))
+_VALUES = ", ".join(f":{name}" for name in _COLUMNS.removesuffix(", tags").split(", "))
+_INSERT = {
+    "sqlite": f"""
+        INSERT INTO objects ({_COLUMNS}, seq) VALUES ({_VALUES}, jsonb(:tags), (
+            SELECT coalesce(max(seq) + 1, :created_ms << {MOMENT_BITS}) FROM objects
+            WHERE seq >= :created_ms << {MOMENT_BITS} AND seq < :created_ms + 1 << {MOMENT_BITS}
+        ))
+    """,
+    "postgresql": f"INSERT INTO objects ({_COLUMNS}) VALUES ({_VALUES}, :tags)",
+}
 _EVERYTHING = Reach(company=True)
 
 
@@ -52,7 +61,10 @@ async def document_by_id(
     """An object's JSON; None when it is unknown, another customer's, or out of reach."""
     scope = within(reach)
     row = await db.one(
-        f"SELECT doc FROM objects WHERE id = :id AND customer = :customer AND {scope.sql}",
+        f"""
+        SELECT doc FROM objects JOIN documents ON documents.seq = objects.seq
+        WHERE id = :id AND customer = :customer AND {scope.sql}
+        """,
         {"id": object_id, "customer": customer, **scope.params},
     )
     return None if row is None else row[0]
@@ -76,39 +88,10 @@ async def readable_by_id(
     return Readable(found, name, mime_type, State(state), size, sha256, blob, updated_ms)
 
 
-async def page_of_documents(
-    db: Database,
-    *,
-    customer: str,
-    where: Where,
-    order: Where,
-    offset: int,
-    limit: int,
-    seconds: float,
-) -> list[str]:
-    """The JSON of the objects that match, in an order of `selection.order`."""
-    rows = await db.scan(
-        f"""
-        SELECT doc FROM objects WHERE customer = :customer AND {where.sql}
-        ORDER BY {order.sql} LIMIT :limit OFFSET :offset
-        """,
-        {**where.params, **order.params, "customer": customer, "limit": limit, "offset": offset},
-        seconds=seconds,
-    )
-    return [row[0] for row in rows]
-
-
-async def count(db: Database, *, customer: str, where: Where, seconds: float) -> int:
-    """How many objects match."""
-    sql = f"SELECT count(*) FROM objects WHERE customer = :customer AND {where.sql}"
-    rows = await db.scan(sql, {**where.params, "customer": customer}, seconds=seconds)
-    total: int = rows[0][0]
-    return total
-
-
 # ---- buckets --------------------------------------------------------------------------------
 
-_BUCKET = "customer, id, user_id, name, created_ms, updated_ms, tags"
+BUCKET = "customer, id, user_id, name, created_ms, updated_ms, tags"
+"""A bucket's columns, for `bucket_of`."""
 
 
 def bucket_within(reach: Reach) -> Where:  # every customer: a condition, not a statement
@@ -130,43 +113,14 @@ async def bucket_by_id(db: Reader, bucket_id: str, *, customer: str, reach: Reac
     """A bucket; None when it is unknown, another customer's, or holds nothing within reach."""
     scope = bucket_within(reach)
     row = await db.one(
-        f"SELECT {_BUCKET} FROM buckets WHERE id = :id AND customer = :customer AND {scope.sql}",
+        f"SELECT {BUCKET} FROM buckets WHERE id = :id AND customer = :customer AND {scope.sql}",
         {"id": bucket_id, "customer": customer, **scope.params},
     )
-    return None if row is None else _bucket(row)
+    return None if row is None else bucket_of(row)
 
 
-async def page_of_buckets(
-    db: Database,
-    *,
-    customer: str,
-    where: Where,
-    order: Where,
-    offset: int,
-    limit: int,
-    seconds: float,
-) -> list[str]:
-    """The JSON of the buckets that match, in an order of `selection.order`."""
-    rows = await db.scan(
-        f"""
-        SELECT {_BUCKET} FROM buckets WHERE customer = :customer AND {where.sql}
-        ORDER BY {order.sql} LIMIT :limit OFFSET :offset
-        """,
-        {**where.params, **order.params, "customer": customer, "limit": limit, "offset": offset},
-        seconds=seconds,
-    )
-    return [bucket_document(_bucket(row)) for row in rows]
-
-
-async def count_buckets(db: Database, *, customer: str, where: Where, seconds: float) -> int:
-    """How many buckets match."""
-    sql = f"SELECT count(*) FROM buckets WHERE customer = :customer AND {where.sql}"
-    rows = await db.scan(sql, {**where.params, "customer": customer}, seconds=seconds)
-    total: int = rows[0][0]
-    return total
-
-
-def _bucket(row: Row) -> Bucket:
+def bucket_of(row: Row) -> Bucket:  # every customer: a row that was found already
+    """The bucket of a row of `BUCKET`."""
     customer, bucket_id, user_id, name, created_ms, updated_ms, tags = row
     kept = msgspec.json.decode(tags, type=dict[str, str])
     return Bucket(customer, bucket_id, user_id, name, created_ms, updated_ms, kept)
@@ -196,7 +150,15 @@ async def add_objects(
             for (customer, bucket_id), each in sorted(buckets.items())
         ],
     )
-    await tx.many(f"INSERT INTO objects ({_COLUMNS}) VALUES ({_VALUES})", map(_row, objects))
+    rows = [_row(each) for each in sorted(objects, key=lambda each: each.created_ms)]
+    await tx.many(_INSERT[tx.engine], rows)
+    await tx.many(
+        """
+        INSERT INTO documents (seq, doc)
+        SELECT seq, :doc FROM objects WHERE id = :id AND customer = :customer
+        """,
+        [{"doc": document(each), "id": each.id, "customer": each.customer} for each in objects],
+    )
 
 
 async def known_ids(
@@ -244,5 +206,4 @@ def _row(stored: StoredObject) -> Params:
         "blob": stored.blob,
         "sha256": digests.sha256,
         "crc32": digests.crc32,
-        "doc": document(stored),
     }

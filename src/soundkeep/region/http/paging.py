@@ -19,24 +19,32 @@ def wanted(request: Request) -> Search:
     direction = parameter(request, "sortDirection", "DESC").upper()
     if direction not in ("ASC", "DESC"):
         raise BadInput("sortDirection is ASC or DESC.", field="sortDirection")
+    explain = parameter(request, "explain", "false").lower()
+    if explain not in ("true", "false"):
+        raise BadInput("explain is true or false.", field="explain")
     return Search(
         filter=parameter(request, "filter"),
         offset=number(request, "pageKey", 0, least=0, most=_FURTHEST),
         limit=number(request, "limit", catalog.DEFAULT_LIMIT, least=1, most=catalog.MAX_LIMIT),
         sort=parameter(request, "sortField") or catalog.DEFAULT_SORT,
         descending=direction == "DESC",
+        explain=explain == "true",
     )
 
 
 def answer(search: Search, page: Page) -> Response:
     """The page; its `pageKey` is where the next one starts, on the last page too."""
-    body = {
+    body: dict[str, object] = {
         "content": [msgspec.Raw(each.encode()) for each in page.documents],
         "lastPage": page.last,
         "pageKey": search.offset + search.limit,
         "pageSize": len(page.documents),
-        "total": page.total,
+        "total": page.total.rows,
     }
+    if not page.total.exact:
+        body["totalIsExact"] = False
+    if page.explanation is not None:
+        body["explanation"] = page.explanation
     return json(msgspec.json.encode(body))
 
 
