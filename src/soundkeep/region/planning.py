@@ -125,13 +125,13 @@ async def _choose_on_sqlite(db: Database, query: Query, *, seconds: float) -> Ch
     if not states:
         return Choice(rest, 0)
     match = tagindex.match(query.tree, query.reach, customer=query.customer, states=states)
-    matching = replace(
+    rest = replace(
         rest,
-        source=Source.TERMS,
-        match=match.text,
+        match=match.text or tagindex.everything(customer=query.customer, state=states[0]),
         moments=tagindex.moments(query.tree),
         exact=match.exact,
     )
+    matching = replace(rest, source=Source.TERMS)
     newest = order.column == "created_ms"
     single = len(states) == 1
     candidates = [plan for plan in (_by_number(query, rest),) if plan is not None and single]
@@ -144,9 +144,7 @@ async def _choose_on_sqlite(db: Database, query: Query, *, seconds: float) -> Ch
         brief = match.exact and match.tokens == 1
         return Choice(replace(matching, ordered=True, brief=brief))
     if newest:
-        everything = tagindex.everything(customer=query.customer, state=states[0])
-        walk = replace(matching, source=Source.TIME, match=everything, ordered=True)
-        return Choice(replace(walk, brief=match.exact))
+        return Choice(replace(rest, source=Source.TIME, ordered=True, brief=match.exact))
     if order.column in pages.NUMBER_INDEXES and single:
         return Choice(
             replace(rest, source=Source.NUMBER, number=order.column, ordered=True, zoned=True)
