@@ -119,7 +119,7 @@ async def listed(region, where, order):
     """The ids of all rows that pass a test, in an order, whatever their state."""
     plan = Plan(source=Source.TABLE, where=where, order=order)
     found = await pages.page(region.db, plan, customer="acme", after=None, limit=1000, seconds=60)
-    return [each.key.id for each in found]
+    return [row[1] for row in found.rows]
 
 
 async def test_wildcards_stand_next_to_every_special_character(filled):

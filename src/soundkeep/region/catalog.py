@@ -125,7 +125,7 @@ async def bucket(region: Region, claims: Claims, bucket_id: str) -> str:
         limit=MAX_LIMIT,
         seconds=seconds,
     )
-    return bucket_document(found, [each.document for each in objects])
+    return bucket_document(found, objects.documents(0, MAX_LIMIT))
 
 
 class _Deadline:
@@ -181,13 +181,13 @@ async def _page(
     if place is not None:
         after, dropped = place.key, wanted.offset - place.offset
     elif wanted.offset:
-        found = await pages.seek(
+        start = await pages.seek(
             region.db, plan, customer=customer, skip=wanted.offset, seconds=deadline.left()
         )
-        if found is None:
+        if start is None:
             return Page([], True, await _total(region, customer, search, plan, 0, deadline))
-        after, dropped = found
-    rows = await pages.page(
+        after, dropped = start
+    found = await pages.page(
         region.db,
         plan,
         customer=customer,
@@ -195,22 +195,22 @@ async def _page(
         limit=dropped + wanted.limit + 1,
         seconds=deadline.left(),
     )
-    shown = rows[dropped : dropped + wanted.limit]
-    last = len(rows) <= dropped + wanted.limit
-    proven = wanted.offset - dropped + len(rows)
+    read, end = len(found.rows), dropped + wanted.limit
+    shown, last = found.documents(dropped, end), read <= end
+    proven = wanted.offset - dropped + read
     if last:
         total = Total(proven, exact=True)
     elif place is not None:
         total = place.total if place.total.rows >= proven else Total(proven, exact=False)
     else:
         total = await _total(region, customer, search, plan, proven, deadline)
-    if dropped:
-        after = rows[:dropped][-1].key if rows else after
     places = []
-    if after is not None and shown and (place is None or dropped):
+    if shown and dropped:
+        places.append(Place(wanted.offset, found.key(dropped - 1), total))
+    elif shown and after is not None and place is None:
         places.append(Place(wanted.offset, after, total))
     if not last:
-        places.append(Place(wanted.offset + wanted.limit, shown[-1].key, total))
+        places.append(Place(wanted.offset + wanted.limit, found.key(end - 1), total))
     await region.walks.keep(walk, places, token=claims.token_id, now_ms=now_ms)
     explanation = None
     if wanted.explain:
@@ -222,7 +222,7 @@ async def _page(
             milliseconds=deadline.passed_ms(),
             seconds=deadline.left(),
         )
-    return Page([each.document for each in shown], last, total, explanation)
+    return Page(shown, last, total, explanation)
 
 
 async def _total(

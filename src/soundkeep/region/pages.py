@@ -6,7 +6,7 @@ that gives rows away tests customer, reach and filter on the row itself, whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -85,21 +85,31 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A row of a page: its JSON, and its place in the order."""
+class Rows:
+    """Rows of a page, in their order."""
 
-    document: str
-    key: Key
+    plan: Plan
+    rows: Sequence[Row]
+
+    def documents(self, start: int, end: int) -> list[str]:  # every customer: found already
+        """The JSON of some of them."""
+        if self.plan.table == "buckets":
+            return [bucket_document(bucket_of(row[4:])) for row in self.rows[start:end]]
+        return [row[0] for row in self.rows[start:end]]
+
+    def key(self, index: int) -> Key:  # every customer: found already
+        """The place of one of them."""
+        return _key(self.plan, *self.rows[index][1:4])
 
 
 async def page(
     db: Database, plan: Plan, *, customer: str, after: Key | None, limit: int, seconds: float
-) -> list[Found]:
+) -> Rows:
     """The first rows after a key, or from the beginning."""
     if plan.by_row:
         found = await _by_row(db, plan, after, customer=customer, limit=limit, seconds=seconds)
         if found is not None:
-            return [_found(plan, row) for row in found]
+            return Rows(plan, found)
         plan = replace(plan, source=Source.TABLE, brief=False)
     rows: list[Row] = []
     for part in _parts(plan, after, _INNER[plan.table]):
@@ -107,7 +117,7 @@ async def page(
         rows += await _rows(db, plan, part, customer=customer, limit=left, seconds=seconds)
         if len(rows) == limit:
             break
-    return [_found(plan, row) for row in rows]
+    return Rows(plan, rows)
 
 
 async def seek(
@@ -192,8 +202,8 @@ async def _by_row(
         part = _part(plan, all_of(plan.order.after(after), access), _row_order(plan))
         return await _rows(db, plan, part, customer=customer, limit=most, seconds=seconds)
 
-    found = await rows(_access(plan, after), limit)
-    if len(found) == limit:
+    found = await rows(_access(plan, after), limit + 1)
+    if len(found) > limit and found[-1][2] == found[-2][2]:
         last = found[-1][4]
         first_row, last_row = _rows_of(last >> MOMENT_BITS)
         beside = (first_row, last - 1) if descending else (last + 1, last_row)
@@ -352,13 +362,6 @@ async def _rows(
     if plan.brief:
         return await db.all(sql, params)
     return await db.scan(sql, params, seconds=seconds)
-
-
-def _found(plan: Plan, row: Row) -> Found:
-    document, row_id, value, text, *bucket = row
-    if plan.table == "buckets":
-        document = bucket_document(bucket_of(bucket))
-    return Found(document, _key(plan, row_id, value, text))
 
 
 def _key(plan: Plan, row_id: str, value: str | float | None, text: str | None) -> Key:

@@ -8,6 +8,7 @@ is ever synced to the disk. Losing it costs a walk its place, and no data.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cachetools import LRUCache
 
 from soundkeep.foundation.clock import SECOND
 from soundkeep.foundation.database import Database, SqliteDatabase
+from soundkeep.foundation.errors import SoundkeepError
 from soundkeep.region.selection import Key
 
 _KEPT_MS = 3600 * SECOND
@@ -81,7 +83,7 @@ class Walks:
     def __init__(self, db: Database) -> None:
         self.db = db
         self._swept_ms = 0
-        self._totals: LRUCache[str, tuple[object, Total]] = LRUCache(_TOTALS)
+        self._totals: LRUCache[str, tuple[object, asyncio.Future[Total]]] = LRUCache(_TOTALS)
 
     async def find(self, walk: str, *, offset: int, token: str, now_ms: int) -> Place | None:
         """The place of an offset, or one so close before it that the rest is soon dropped.
@@ -118,14 +120,21 @@ class Walks:
     async def total(
         self, db: Database, search: str, count: Callable[[], Awaitable[Total]]
     ) -> Total:
-        """A search's number of rows, counted again only when something was written since."""
+        """A search's number of rows, counted again only when something was written since.
+
+        Who asks while somebody else's counting is under way waits for that one.
+        """
         moment = await db.moment()
         known = self._totals.get(search)
-        if known is not None and known[0] == moment:
-            return known[1]
-        total = await count()
-        self._totals[search] = (moment, total)
-        return total
+        if known is None or known[0] != moment:
+            known = (moment, asyncio.ensure_future(count()))
+            self._totals[search] = known
+        try:
+            return await asyncio.shield(known[1])
+        except SoundkeepError:
+            if self._totals.get(search) is known:
+                del self._totals[search]
+            raise
 
     async def _is_kept(self, row: Mapping[str, object]) -> bool:
         found = await self.db.one(_KEPT, row)
