@@ -72,15 +72,17 @@ async def longest_pause(work) -> float:
 async def test_the_worst_searches_leave_the_event_loop_free(full):
     client = full.client()
 
-    async def all_at_once() -> None:
-        asked = [client.get(OBJECTS, params=params) for params in WORST]
-        answers = await asyncio.gather(*asked)
-        assert {each.status_code for each in answers} == {200}
+    for params in WORST:
 
-    # The best of a few: other processes may take this one's turn, a search that blocks always does.
-    pauses = [await longest_pause(all_at_once) for _ in range(4)]
+        async def beside_another(params=params) -> None:
+            asked = (params, WORST[0])
+            answers = await asyncio.gather(*(client.get(OBJECTS, params=each) for each in asked))
+            assert {each.status_code for each in answers} == {200}
 
-    assert min(pauses) < LONGEST
+        # The best of a few: others may take this process' turn, a search that blocks always does.
+        pauses = [await longest_pause(beside_another) for _ in range(4)]
+
+        assert min(pauses) < LONGEST, params
 
 
 async def test_the_watcher_sees_a_loop_that_is_held_up():
