@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from region_world import BASE, OBJECTS, START_MS, an_object, fault, names
+from region_world import BASE, OBJECTS, START_MS, an_object, fault, names, opened
 
 from soundkeep.foundation import migrate as migrations
 from soundkeep.foundation.claims import Access
@@ -20,6 +22,10 @@ async def step(client, page_key, **params):
     """A page's names, and its JSON."""
     answer = await client.get(OBJECTS, params={"limit": 2, "pageKey": page_key, **params})
     return names(answer), answer.json()
+
+
+def write(path, content):
+    Path(path).write_bytes(content)
 
 
 async def remove(world, name):
@@ -79,6 +85,17 @@ async def test_a_walk_goes_on_in_another_process(world):
         assert (await step(world.client(), 4))[0] == ["call 0"]
     finally:
         await other.close()
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000, 50_000])
+async def test_a_file_of_places_that_a_power_cut_broke_is_made_anew(sqlite, tmp_path, size):
+    url = sqlite.lend(*PACKAGES)
+    write(f"{url}-walks", b"SQLite format 3\0" + secrets.token_bytes(size))
+    async with opened(url, tmp_path) as world:
+        await world.keep_many(5)
+        await step(world.client(), 0)
+        assert (await step(world.client(), 2))[0] == ["call 2", "call 1"]
+    sqlite.take_back(url)
 
 
 async def test_two_clients_of_a_key_follow_their_own_tokens(world):

@@ -127,6 +127,34 @@ async def connect(url: str) -> Database:
     return SqliteDatabase(Path(url))
 
 
+async def open_scratch(path: Path, schema: str) -> SqliteDatabase:
+    """A SQLite file that is never synced, made anew where a power cut broke it."""
+    try:
+        return await _scratch(path, schema)
+    except (apsw.CorruptError, apsw.NotADBError):
+        _remove(path)
+        return await _scratch(path, schema)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+async def _scratch(path: Path, schema: str) -> SqliteDatabase:
+    database = SqliteDatabase(path, durable=False)
+    try:
+        async with database.transaction() as tx:
+            await tx.script(schema)
+        found = await database.scan("PRAGMA quick_check(1)")
+        if found[0][0] != "ok":
+            raise apsw.CorruptError(found[0][0])
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
 class SqliteDatabase:
     """One file: WAL, every commit synced if it is durable, one writer, readers that never wait."""
 

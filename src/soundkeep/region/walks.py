@@ -18,7 +18,7 @@ import msgspec
 from cachetools import LRUCache
 
 from soundkeep.foundation.clock import SECOND
-from soundkeep.foundation.database import Database, SqliteDatabase
+from soundkeep.foundation.database import Database, open_scratch
 from soundkeep.foundation.errors import SoundkeepError
 from soundkeep.region.selection import Key
 
@@ -158,7 +158,4 @@ async def open_walks(db: Database, url: str) -> Walks:
     """The places of the walks through a region's database."""
     if db.engine != "sqlite":
         return Walks(db)
-    beside = SqliteDatabase(Path(f"{url}-walks"), durable=False)
-    async with beside.transaction() as tx:
-        await tx.script(_SCHEMA)
-    return Walks(beside)
+    return Walks(await open_scratch(Path(f"{url}-walks"), _SCHEMA))
