@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from region_world import OBJECTS, START_MS, fault, names
 
 from soundkeep.foundation.errors import BadFilter
-from soundkeep.region import fiql
+from soundkeep.region import fiql, meaning
 from soundkeep.region.catalog import FIELDS
 from soundkeep.region.fiql import Pattern
 from soundkeep.region.model import State
@@ -366,3 +366,45 @@ def test_what_was_quoted_is_what_is_searched_for(name):
     quoted = name.replace("\\", "\\\\").replace("'", "\\'").replace("*", "\\*").replace("%", "%25")
 
     assert fiql.parse(f"name=='{quoted}'", FIELDS).values == (Pattern((name,)),)
+
+
+LONGEST = {
+    "a list of times": f"createdTime=in=({','.join(['1'] * 998)},1767225600000)",
+    "no such times": f"updatedTime=out=({','.join(['1'] * 999)})",
+    "a list and comparisons": f"(updatedTime=in=({','.join(['1'] * 740)}),{','.join(['a==b'] * 250)}),name==one",
+    "all of many": ";".join(["a==b"] * 256),
+    "any of many": ",".join(["a!=b"] * 256),
+    "none of many": ";".join(["a!=b"] * 256),
+    "wildcards": ",".join(["a!=*b*"] * 256),
+    "a list of tags": f"a=in=({','.join(f'{number}' for number in range(999))},b)",
+    "a list of states": f"objectState=in=({','.join(['AVAILABLE'] * 300)})",
+    "many lists": ";".join([f"a=in=({','.join(['b'] * 30)})"] * 33),
+    "deep": "(a==b;" * 31 + "a==b" + ")" * 31,
+    "deep and wide": "(a==b,(c==d;" * 15 + "a==b" + "))" * 15,
+}
+
+
+@pytest.mark.parametrize("text", LONGEST.values(), ids=LONGEST)
+async def test_the_longest_filters_are_answered(world, text):
+    kept = [
+        await world.keep(name=name, tags=tags, created_ms=created_ms, updated_ms=START_MS)
+        for name, tags, created_ms in (
+            ("one", {"a": "b", "c": "d"}, START_MS),
+            ("two", {"a": "x"}, START_MS + 60_000),
+        )
+    ]
+    tree = fiql.parse(text, FIELDS)
+    wanted = [each.name for each in kept if meaning.matches(tree, each)]
+
+    assert await found_by(world, [quote(text)]) == {quote(text): wanted}
+
+
+async def test_the_lists_of_a_filter_have_a_thousand_values_together(local):
+    parts = [f"a=in=({','.join(['b'] * 400)})"] * 3
+    two, three = [
+        await local.client().get(OBJECTS, params={"filter": ";".join(parts[:count])})
+        for count in (2, 3)
+    ]
+
+    assert two.status_code == 200
+    assert fault(three) == (400, "bad_filter", "filter")

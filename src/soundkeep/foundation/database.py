@@ -407,23 +407,30 @@ def _open(path: str, *, durable: bool = True) -> apsw.Connection:
     return connection
 
 
+_LONG = 10_000
+"""Characters of statements that are not worth remembering."""
+
 _NAMED = re.compile(r"'[^']*'|(?<![:\w]):([a-z_][a-z0-9_]*)")
 
 
-@lru_cache(maxsize=2048)
 def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
     """`:name` parameters as `$1, $2, ...` and the order of their names."""
-    names: list[str] = []
+    return _remembered(sql) if len(sql) < _LONG else _number(sql)
+
+
+def _number(sql: str) -> tuple[str, tuple[str, ...]]:
+    numbers: dict[str, int] = {}
 
     def number(found: re.Match[str]) -> str:
         name = found.group(1)
         if name is None:  # a string, not ours to touch
             return found.group()
-        if name not in names:
-            names.append(name)
-        return f"${names.index(name) + 1}"
+        return f"${numbers.setdefault(name, len(numbers) + 1)}"
 
-    return _NAMED.sub(number, sql), tuple(names)
+    return _NAMED.sub(number, sql), tuple(numbers)
+
+
+_remembered = lru_cache(maxsize=2048)(_number)
 
 
 class _translated:  # noqa: N801  read as a verb at its uses

@@ -199,6 +199,7 @@ class _Parser:
         self._fields = fields
         self._at = 0
         self._terms = 0
+        self._values = 0
 
     def whole(self) -> Node:
         node = self._or(depth=0)
@@ -266,8 +267,9 @@ class _Parser:
         raws = [self._raw()]
         while self._next(","):
             raws.append(self._raw())
-            if len(raws) > MAX_VALUES:
-                raise self._bad(f"a list has {MAX_VALUES} values at most")
+            if self._values + len(raws) > MAX_VALUES:
+                raise self._bad(f"the lists of a filter have {MAX_VALUES} values at most")
+        self._values += len(raws)
         if not self._next(")"):
             if self._at < len(self._text):
                 raise self._bad("expected , or )")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from soundkeep.foundation.sql import Where
@@ -44,6 +44,7 @@ _SIGNS: Mapping[Operator, str] = {
     Operator.LT: "<",
     Operator.LE: "<=",
 }
+_FLAT = 8
 _GLOB = re.compile(r"[*?\[]")
 _LIKE = re.compile(r"[%_\\]")
 
@@ -273,7 +274,7 @@ class _Builder:
         return column or self._engine.number.format(value=self.tag(tag))
 
     def _joined(self, word: str, parts: tuple[Node, ...], empty: str) -> str:
-        return f"({word.join(map(self.node, parts))})" if parts else empty
+        return _joined(word, [self.node(part) for part in parts]) if parts else empty
 
     def _ordered(self, term: Term) -> str:
         wanted, sign = term.values[0], _SIGNS[term.operator]
@@ -292,14 +293,14 @@ class _Builder:
         ways = [self._fits(found, each) for each in term.values if not _is_plain(each)]
         if plain:
             ways.append(f"{found} IN ({', '.join(plain)})")
-        fits = f"({' OR '.join(ways)})"
+        fits = _joined(" OR ", ways)
         if term.operator not in NEGATION:
             return fits
         return f"NOT coalesce({fits}, FALSE)" if isinstance(selector, Tag) else f"NOT {fits}"
 
     def _contained(self, key: str, values: tuple[str, ...]) -> str:
         wanted = [self._param(json.dumps({key: value})) for value in values]
-        return f"({' OR '.join(f'tags @> CAST({each} AS JSONB)' for each in wanted)})"
+        return _joined(" OR ", [f"tags @> CAST({each} AS JSONB)" for each in wanted])
 
     def _fits(self, found: str, wanted: Value) -> str:
         if isinstance(wanted, Pattern):
@@ -324,6 +325,14 @@ class _Builder:
         name = f"{self._prefix}_{len(self.params)}"
         self.params[name] = value
         return f":{name}"
+
+
+def _joined(word: str, parts: Sequence[str]) -> str:
+    """Parts in parentheses, halved again and again: SQLite's expressions may be 1000 deep."""
+    if len(parts) <= _FLAT:
+        return f"({word.join(parts)})"
+    half = len(parts) // 2
+    return f"({_joined(word, parts[:half])}{word}{_joined(word, parts[half:])})"
 
 
 def _is_plain(value: Value) -> bool:
