@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from region_world import BASE, OBJECTS, START_MS, an_object, fault, names, opene
 from soundkeep.foundation import migrate as migrations
 from soundkeep.foundation.claims import Access
 from soundkeep.foundation.database import connect
-from soundkeep.region import catalog, pages
+from soundkeep.foundation.errors import StorageFull
+from soundkeep.region import catalog, pages, walks
 from soundkeep.region.catalog import Search
 from soundkeep.region.plane import PACKAGES, open_region
 from soundkeep.region.wire import document
@@ -220,6 +222,51 @@ async def test_a_total_that_takes_too_long_to_count_is_a_lower_bound_and_says_so
     assert told == [(3, False, False), (5, False, False), (7, False, False), (7, True, True)]
 
 
+async def test_a_total_that_was_cut_short_is_counted_anew_a_little_later(world, monkeypatch):
+    await world.keep_many(7)
+    monkeypatch.setattr(walks, "_RECOUNT_SECONDS", 0)
+    client, hurried = world.client(), world.client(replace(world.region, count_seconds=0.0))
+    cut = (await step(hurried, 0))[1]
+    await asyncio.sleep(0.01)
+    again = (await step(client, 0))[1]
+
+    assert [(page["total"], page.get("totalIsExact", True)) for page in (cut, again)] == [
+        (3, False),
+        (7, True),
+    ]
+
+
+async def test_a_count_that_failed_is_not_remembered(world, monkeypatch):
+    await world.keep_many(5)
+    client = world.client()
+
+    async def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pages, "count", broken)
+    failed = await client.get(OBJECTS, params={"limit": 2})
+    monkeypatch.undo()
+
+    assert failed.status_code == 500
+    assert (await step(client, 0))[1]["total"] == 5
+
+
+async def test_a_full_disk_costs_a_walk_its_place_and_no_page(world, monkeypatch):
+    await world.keep_many(5)
+
+    async def full(*_):
+        raise StorageFull("The database's disk is full: free some space.")
+
+    monkeypatch.setattr(walks.Walks, "_write", full)
+    client = world.client()
+
+    assert [(await step(client, offset))[0] for offset in (0, 2, 4)] == [
+        ["call 4", "call 3"],
+        ["call 2", "call 1"],
+        ["call 0"],
+    ]
+
+
 async def test_an_exact_total_goes_without_saying(world):
     await world.keep_many(3)
 
@@ -244,8 +291,9 @@ async def test_an_edit_key_may_have_its_search_explained(world):
 
 
 @pytest.mark.parametrize("access", [Access.READ, Access.DOWNLOAD])
-async def test_other_keys_may_not(local, access):
-    answer = await local.client(access=access).get(OBJECTS, params={"explain": "true"})
+@pytest.mark.parametrize("path", [OBJECTS, f"{BASE}/buckets"])
+async def test_other_keys_may_not(local, access, path):
+    answer = await local.client(access=access).get(path, params={"explain": "true"})
 
     assert fault(answer)[:2] == (403, "insufficient_scope")
 

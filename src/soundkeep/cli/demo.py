@@ -83,6 +83,7 @@ def _add(folder: Path, count: int) -> None:
     customer = str(_listing(folder)["customer_id"])
 
     async def work() -> None:
+        await server.migrate_all(settings)
         region = await server.open_region(REGIONS[0], settings.regions[REGIONS[0]])
         try:
             if not region.blobs.lock(alone=False):

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from soundkeep.cli import installation
-from soundkeep.foundation.claims import Access, Claims, Reach
+from soundkeep.foundation.claims import internal
 from soundkeep.foundation.errors import BadSettings
 
 NAME = "objects"
@@ -30,7 +30,9 @@ def explain(
 ) -> None:
     """Tell how a search finds its rows: the plan, estimated and real rows, the engine's steps."""
     from soundkeep import server
+    from soundkeep.foundation.migrate import pending
     from soundkeep.region import catalog
+    from soundkeep.region.plane import PACKAGES
 
     settings = installation.load(config)
     name = region or next(iter(settings.regions))
@@ -41,7 +43,10 @@ def explain(
     async def work() -> catalog.Page:
         opened = await server.open_region(name, settings.regions[name])
         try:
-            return await catalog.search(opened, _claims(customer, name), wanted)
+            if await pending(opened.db, PACKAGES):
+                raise BadSettings("The database is older than this version: soundkeep migrate.")
+            claims = internal(customer, by=NAME, owner=NAME, regions=(name,))
+            return await catalog.search(opened, claims, wanted)
         finally:
             await opened.close()
 
@@ -54,21 +59,3 @@ def explain(
     print(f"first page      {len(page.documents)} objects in {told.milliseconds} ms")
     for step in told.steps:
         print(f"step            {step}")
-
-
-def _claims(customer: str, region: str) -> Claims:
-    """Of whoever runs the service: all that a customer has."""
-    return Claims(
-        issuer="",
-        subject="operator",
-        client="operator",
-        owner="operator",
-        customer=customer,
-        regions=(region,),
-        access=Access.EDIT,
-        reach=Reach(company=True),
-        issued=0,
-        expires=0,
-        epoch=0,
-        token_id="",
-    )

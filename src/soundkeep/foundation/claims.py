@@ -84,3 +84,21 @@ class Claims(msgspec.Struct, frozen=True, rename={
 def user_subject(customer: str, user_id: str) -> str:
     """A user as the subject of a revocation: users' ids are unique within their customer only."""
     return f"{customer}/{user_id}"
+
+
+def internal(customer: str, *, by: str, owner: str, regions: tuple[str, ...]) -> Claims:
+    """What the service makes out for itself: all that a customer has; never signed."""
+    return Claims(
+        issuer="",
+        subject=by,
+        client=by,
+        owner=owner,
+        customer=customer,
+        regions=regions,
+        access=Access.EDIT,
+        reach=Reach(company=True),
+        issued=0,
+        expires=0,
+        epoch=0,
+        token_id="",
+    )

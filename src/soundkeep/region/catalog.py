@@ -231,8 +231,8 @@ async def _total(
     """How many rows a search has; what is `proven` by now where counting takes too long."""
 
     async def counted() -> Total:
-        seconds = min(deadline.left(), region.count_seconds)
         try:
+            seconds = min(deadline.left(), region.count_seconds)
             return Total(
                 await pages.count(region.db, plan, customer=customer, seconds=seconds), exact=True
             )
@@ -246,6 +246,7 @@ async def _total(
 def _too_slow(region: Region, wanted: Search, tree: Node) -> TooSlow:
     """What to say of a search that was stopped: which comparison no index helps with."""
     suspects = [term for term in fiql.terms(tree) if isinstance(term.selector, Tag)]
+    suspects.sort(key=lambda term: term.texts is not None)  # an index helps with whole texts
     slow = f"sortField={wanted.sort}"
     if suspects:
         slow = wanted.filter[suspects[0].at : suspects[0].end]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,12 +58,13 @@ async def open_region(
 ) -> Region:
     """A region on its database (a file or a PostgreSQL URL) and its folder of bytes."""
     db = await connect(database)
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(db.close)
         places = await walks.open_walks(db, database)
+        if places.db is not db:
+            stack.push_async_callback(places.db.close)
         kept = LocalBlobs(blobs, min_free_bytes=min_free_bytes)
-    except BaseException:
-        await db.close()
-        raise
+        stack.pop_all()
     return Region(
         name=name,
         db=db,

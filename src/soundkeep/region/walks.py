@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from cachetools import LRUCache
 
 from soundkeep.foundation.clock import SECOND
 from soundkeep.foundation.database import Database, open_scratch
-from soundkeep.foundation.errors import SoundkeepError
+from soundkeep.foundation.errors import StorageFull
 from soundkeep.region.selection import Key
 
 _KEPT_MS = 3600 * SECOND
-_SWEPT_MS = 60 * SECOND
 _TOTALS = 1024
-NEAR = 1000
+_RECOUNT_SECONDS = 60
+_NEAR = 1000
 """Rows that are sooner read and dropped than looked for anew."""
 
 _SCHEMA = """
@@ -45,6 +46,11 @@ _KEPT = """
     SELECT 1 FROM walks
     WHERE walk = :walk AND position = :position AND token = :token
       AND after_key = :key AND total = :total AND exact = :exact AND expires_ms > :soon
+"""
+_SWEEP = """
+    DELETE FROM walks WHERE (walk, position, token) IN (
+        SELECT walk, position, token FROM walks WHERE expires_ms <= :now LIMIT 10
+    )
 """
 _KEEP = """
     INSERT INTO walks (walk, position, token, after_key, total, exact, expires_ms)
@@ -72,6 +78,10 @@ class Place:
     total: Total
 
 
+_Counted = tuple[object, asyncio.Future[Total]]
+"""A moment of the database, and what was counted then."""
+
+
 def name(*facts: object) -> str:
     """What stands for a walk: a hash of who walks through what."""
     return hashlib.blake2b(msgspec.json.encode(facts), digest_size=16).hexdigest()
@@ -82,8 +92,7 @@ class Walks:
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        self._swept_ms = 0
-        self._totals: LRUCache[str, tuple[object, asyncio.Future[Total]]] = LRUCache(_TOTALS)
+        self._totals: LRUCache[str, _Counted] = LRUCache(_TOTALS)
 
     async def find(self, walk: str, *, offset: int, token: str, now_ms: int) -> Place | None:
         """The place of an offset, or one so close before it that the rest is soon dropped.
@@ -97,7 +106,7 @@ class Walks:
             ORDER BY position DESC, CASE WHEN token = :token THEN 0 ELSE 1 END, expires_ms DESC
             LIMIT 1
             """,
-            {"walk": walk, "offset": offset, "near": offset - NEAR, "token": token, "now": now_ms},
+            {"walk": walk, "offset": offset, "near": offset - _NEAR, "token": token, "now": now_ms},
         )
         if row is None:
             return None
@@ -110,12 +119,14 @@ class Walks:
         fresh = [row for row in rows if not await self._is_kept(row)]
         if not fresh:
             return
+        with suppress(StorageFull):  # what can be read is read; the place is lost
+            await self._write(fresh, now_ms)
+
+    async def _write(self, rows: Sequence[Mapping[str, object]], now_ms: int) -> None:
         async with self.db.transaction() as tx:
-            for row in fresh:
+            for row in rows:
                 await tx.run(_KEEP, row)
-            if now_ms - self._swept_ms > _SWEPT_MS:
-                self._swept_ms = now_ms
-                await tx.run("DELETE FROM walks WHERE expires_ms <= :now", {"now": now_ms})
+            await tx.run(_SWEEP, {"now": now_ms})
 
     async def total(
         self, db: Database, search: str, count: Callable[[], Awaitable[Total]]
@@ -130,11 +141,18 @@ class Walks:
             known = (moment, asyncio.ensure_future(count()))
             self._totals[search] = known
         try:
-            return await asyncio.shield(known[1])
-        except SoundkeepError:
-            if self._totals.get(search) is known:
-                del self._totals[search]
+            total = await asyncio.shield(known[1])
+        except Exception:
+            self._forget(search, known)
             raise
+        if not total.exact:  # a disk that was cold may be warm by then
+            loop = asyncio.get_running_loop()
+            loop.call_later(_RECOUNT_SECONDS, self._forget, search, known)
+        return total
+
+    def _forget(self, search: str, known: _Counted) -> None:
+        if self._totals.get(search) is known:
+            del self._totals[search]
 
     async def _is_kept(self, row: Mapping[str, object]) -> bool:
         found = await self.db.one(_KEPT, row)

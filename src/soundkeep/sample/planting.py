@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import msgspec
 
-from soundkeep.foundation.claims import Access, Claims, Reach
+from soundkeep.foundation.claims import Access, Claims, internal
 from soundkeep.foundation.clock import MINUTE, SECOND, iso_seconds
 from soundkeep.identity import accounts, apps, roles
 from soundkeep.identity.accounts import NewUser
@@ -213,20 +213,7 @@ async def _record(regions: Mapping[str, Region], people: Mapping[str, Actor]) ->
 
 def uploader(customer: str, owner: str, regions: Iterable[str]) -> Claims:
     """Claims of somebody who may add anything to a customer's recordings."""
-    return Claims(
-        issuer="",
-        subject="sample",
-        client="sample",
-        owner=owner,
-        customer=customer,
-        regions=tuple(regions),
-        access=Access.EDIT,
-        reach=Reach(company=True),
-        issued=0,
-        expires=0,
-        epoch=0,
-        token_id="",
-    )
+    return internal(customer, by="sample", owner=owner, regions=tuple(regions))
 
 
 def _dated(entry: Recording, ended_ms: int, ids: Mapping[str, str]) -> tuple[str, dict[str, str]]:

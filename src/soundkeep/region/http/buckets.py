@@ -23,7 +23,7 @@ def routes(door: Door) -> list[Route]:
 
 async def search(request: Request, region: Region, claims: Claims) -> Response:
     """A page of buckets."""
-    wanted = paging.wanted(request)
+    wanted = paging.wanted(request, claims)
     return paging.answer(wanted, await catalog.buckets(region, claims, wanted))
 
 

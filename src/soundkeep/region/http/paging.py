@@ -6,7 +6,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from soundkeep.foundation.errors import BadInput
+from soundkeep.foundation.claims import Access, Claims
+from soundkeep.foundation.errors import BadInput, NotAllowed
 from soundkeep.region import catalog
 from soundkeep.region.catalog import Page, Search
 from soundkeep.region.http.guard import number, parameter
@@ -14,14 +15,16 @@ from soundkeep.region.http.guard import number, parameter
 _FURTHEST = 2**53
 
 
-def wanted(request: Request) -> Search:
-    """What is searched for; `pageKey` is a record offset."""
+def wanted(request: Request, claims: Claims) -> Search:
+    """What is searched for; `pageKey` is a record offset, `explain` for keys of class edit."""
     direction = parameter(request, "sortDirection", "DESC").upper()
     if direction not in ("ASC", "DESC"):
         raise BadInput("sortDirection is ASC or DESC.", field="sortDirection")
     explain = parameter(request, "explain", "false").lower()
     if explain not in ("true", "false"):
         raise BadInput("explain is true or false.", field="explain")
+    if explain == "true" and not claims.access.includes(Access.EDIT):
+        raise NotAllowed(f"To explain a search takes a key of access class {Access.EDIT}.")
     return Search(
         filter=parameter(request, "filter"),
         offset=number(request, "pageKey", 0, least=0, most=_FURTHEST),
