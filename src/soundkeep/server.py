@@ -240,7 +240,7 @@ def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> No
         granian.serve(target_loader=partial(_Worker, settings, os.getpid()), wrap_loader=False)
     finally:
         for region in held:
-            region.blobs.close()
+            asyncio.run(region.blobs.close())
         log.info("stop")
 
 

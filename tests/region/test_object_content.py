@@ -98,7 +98,7 @@ async def test_another_server_is_given_the_bytes_piece_by_piece(local):
     start, *pieces = await local.exchange("GET", f"{OBJECTS}/{made['id']}/content", [])
 
     assert start["status"] == 200
-    assert max(len(each["body"]) for each in pieces) == MIB
+    assert max(len(each["body"]) for each in pieces) <= MIB // 8
     assert b"".join(each["body"] for each in pieces) == LONG
 
 
@@ -378,14 +378,15 @@ async def test_bytes_that_end_early_cut_the_answer_instead_of_padding_it(local):
     stored = await local.keep(digests=Digests(2 * MIB, "0" * 32, "0" * 64, 0))
     file = local.folder / "kept" / stored.blob[-2:] / stored.blob
     file.write_bytes(bytes(2 * MIB))
-    pieces = local.region.blobs.read(stored.blob, 0, 2 * MIB)
+    pieces = await local.region.blobs.read(stored.blob, 0, 2 * MIB)
     first = await anext(pieces)
-    os.truncate(file, MIB + 5)
+    os.truncate(file, len(first) + 5)
     rest = await anext(pieces)
 
     with pytest.raises(Exception, match="end too early"):
         await anext(pieces)
-    assert (len(first), len(rest)) == (MIB, 5)
+    assert 0 < len(first) < MIB
+    assert len(rest) == 5
 
 
 async def test_a_presigned_link_is_refused_rather_than_answered_with_bytes(kept):

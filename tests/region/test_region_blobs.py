@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from region_world import MIB, START_MS
 
 from soundkeep.foundation.errors import StorageFull, Unavailable
-from soundkeep.region import blobs as blobs_module
-from soundkeep.region.blobs import LocalBlobs
+from soundkeep.region import localblobs
+from soundkeep.region.localblobs import LocalBlobs
 from soundkeep.region.model import Digests
 
 KEY = "019b76da-a800-7a95-815c-651e21c61677"
@@ -39,10 +39,10 @@ NO_KEYS = [
 
 
 @pytest.fixture
-def blobs(folder):
+async def blobs(folder, anyio_backend):
     blobs = LocalBlobs(folder, min_free_bytes=0)
     yield blobs
-    blobs.close()
+    await blobs.close()
 
 
 async def arrive(blobs: LocalBlobs, content: bytes, key: str = KEY) -> Digests:
@@ -53,7 +53,11 @@ async def arrive(blobs: LocalBlobs, content: bytes, key: str = KEY) -> Digests:
 
 
 async def read(blobs: LocalBlobs, start: int, end: int, key: str = KEY) -> bytes:
-    return b"".join([piece async for piece in blobs.read(key, start, end)])
+    return b"".join([piece async for piece in await blobs.read(key, start, end)])
+
+
+async def unsettled(blobs: LocalBlobs) -> list[str]:
+    return await blobs.leftovers(after_ms=0, before_ms=2**62)
 
 
 # ---- in and out
@@ -74,17 +78,17 @@ async def test_what_comes_in_goes_out_and_its_digests_are_right(blobs, size):
     )
     assert await read(blobs, 0, size) == content
     assert await read(blobs, size // 3, size // 2) == content[size // 3 : size // 2]
-    assert blobs.unsettled() == []
+    assert await unsettled(blobs) == []
 
 
 async def test_incoming_bytes_have_no_place_until_they_are_published(blobs):
     await arrive(blobs, b"sound")
 
-    assert blobs.unsettled() == [KEY]
+    assert await unsettled(blobs) == [KEY]
     with pytest.raises(Unavailable):
-        blobs.path(KEY, 5)
+        blobs.file(KEY, 5)
     await blobs.publish([KEY])
-    assert blobs.path(KEY, 5).endswith(f"kept/77/{KEY}")
+    assert blobs.file(KEY, 5).endswith(f"kept/77/{KEY}")
 
 
 async def test_publishing_settling_and_discarding_can_be_repeated(blobs):
@@ -99,7 +103,7 @@ async def test_publishing_settling_and_discarding_can_be_repeated(blobs):
 
     assert kept == b"sound"
     with pytest.raises(Unavailable):
-        blobs.path(KEY, 5)
+        blobs.file(KEY, 5)
 
 
 async def test_what_is_abandoned_leaves_nothing(blobs):
@@ -108,7 +112,7 @@ async def test_what_is_abandoned_leaves_nothing(blobs):
         await incoming.write(content)
         await incoming.abandon()
 
-    assert blobs.unsettled() == []
+    assert await unsettled(blobs) == []
 
 
 async def test_two_uploads_never_share_a_key(blobs):
@@ -138,8 +142,8 @@ async def test_where_room_is_short_nothing_may_begin(tmp_path):
     with pytest.raises(StorageFull):
         loose.incoming(KEY, expected=room * 2)
     assert await arrive(loose, b"sound")
-    strict.close()
-    loose.close()
+    await strict.close()
+    await loose.close()
 
 
 # ---- small bytes at hand
@@ -173,7 +177,7 @@ async def test_what_is_no_key_becomes_no_path(blobs, folder, key):
     with pytest.raises(ValueError):
         blobs.incoming(key)
     with pytest.raises(ValueError):
-        blobs.path(key, 0)
+        blobs.file(key, 0)
     with pytest.raises(ValueError):
         blobs.at_hand(key, 0)
     with pytest.raises(ValueError):
@@ -191,7 +195,7 @@ async def test_alien_files_among_what_comes_in_are_left_alone(blobs, folder):
     (folder / "incoming/README").touch()
     await arrive(blobs, b"sound")
 
-    assert blobs.unsettled() == [KEY]
+    assert await unsettled(blobs) == [KEY]
 
 
 # ---- threads
@@ -207,7 +211,7 @@ async def test_a_cancelled_caller_waits_until_the_disk_is_left_alone(times):
         may_end.wait(5)
         ended.set()
 
-    task = asyncio.create_task(blobs_module._in_thread(work))
+    task = asyncio.create_task(localblobs._in_thread(work))
     await asyncio.to_thread(begun.wait, 5)
     for _ in range(times):
         task.cancel()
@@ -221,7 +225,7 @@ async def test_a_cancelled_caller_waits_until_the_disk_is_left_alone(times):
     assert ended.is_set()
 
 
-def test_a_folder_is_swept_by_one_and_used_by_many(folder):
+async def test_a_folder_is_swept_by_one_and_used_by_many(folder):
     first, second = (LocalBlobs(folder, min_free_bytes=0) for _ in range(2))
     found = [
         first.lock(alone=True),
@@ -230,9 +234,9 @@ def test_a_folder_is_swept_by_one_and_used_by_many(folder):
         second.lock(alone=False),
         second.lock(alone=True),
     ]
-    first.close()
+    await first.close()
     found.append(second.lock(alone=True))
-    second.close()
+    await second.close()
 
     assert found == [True, False, True, True, False, True]
     with (folder / "lock").open() as file:

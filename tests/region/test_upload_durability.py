@@ -30,7 +30,7 @@ from region_world import (
 from soundkeep.foundation.database import Connection
 from soundkeep.foundation.errors import Unavailable
 from soundkeep.region import retention
-from soundkeep.region.blobs import LocalBlobs
+from soundkeep.region.localblobs import LocalBlobs
 
 ONE = {"files": 1, "objects": 1, "buckets": 1, "audit": 1}
 
@@ -111,7 +111,7 @@ async def test_a_disk_that_fails_at_any_step_leaves_nothing(local, monkeypatch, 
     content = multipart((METADATA, json.dumps(CALL)), (CONTENT, b"x" * 2 * MIB))
     client = local.client()
     with monkeypatch.context() as patch:
-        patch.setattr("soundkeep.region.blobs.os", FailingDisk(*STEPS[step], code))
+        patch.setattr("soundkeep.region.localblobs.os", FailingDisk(*STEPS[step], code))
         answer = await client.post(OBJECTS, content=in_pieces(content, 700_000), headers=FORM)
     after = await local.everything()
     again = await local.upload()
@@ -132,7 +132,7 @@ async def test_a_disk_that_takes_little_at_a_time_gets_everything(local, monkeyp
             return getattr(os, name)
 
     content = os.urandom(MIB + 12_345)
-    monkeypatch.setattr("soundkeep.region.blobs.os", Reluctant())
+    monkeypatch.setattr("soundkeep.region.localblobs.os", Reluctant())
     made = await local.uploaded(content)
 
     assert (await local.client().get(f"{OBJECTS}/{made['id']}/content")).content == content
@@ -315,7 +315,7 @@ async def test_an_upload_is_kept_even_where_incoming_cannot_be_tidied(local):
     left = local.files("incoming")
     swept = await retention.sweep(local.region)
     content = await local.client().get(f"{OBJECTS}/{made['id']}/content")
-    blobs.close()
+    await blobs.close()
 
     assert left == [f"incoming/{made['id']}"]
     assert swept == (1, 0)

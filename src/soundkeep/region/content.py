@@ -210,14 +210,14 @@ def at_hand(region: Region, found: Readable) -> bytes | None:
     return region.blobs.at_hand(found.blob, found.size)
 
 
-def slices(region: Region, found: Readable, start: int, end: int) -> AsyncIterator[bytes]:
+async def slices(region: Region, found: Readable, start: int, end: int) -> AsyncIterator[bytes]:
     """The bytes of a readable object from `start` up to and without `end`."""
-    return region.blobs.read(found.blob, start, end)
+    return await region.blobs.read(found.blob, start, end)
 
 
-def file_of(region: Region, found: Readable) -> str:
-    """The path of the whole object, for a server that sends files by itself."""
-    return region.blobs.path(found.blob, found.size)
+def file_of(region: Region, found: Readable) -> str | None:
+    """The path of the whole object, where it is a file: for a server that sends files itself."""
+    return region.blobs.file(found.blob, found.size)
 
 
 def _check_text(name: str, value: str, longest: int) -> None:

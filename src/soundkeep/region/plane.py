@@ -13,7 +13,8 @@ from soundkeep.foundation.clock import Clock, Entropy
 from soundkeep.foundation.database import Database, connect
 from soundkeep.foundation.errors import NotProvisioned
 from soundkeep.region import walks
-from soundkeep.region.blobs import LocalBlobs
+from soundkeep.region.blobs import Blobs
+from soundkeep.region.localblobs import LocalBlobs
 from soundkeep.region.model import Arrival
 from soundkeep.region.walks import Walks
 
@@ -27,7 +28,7 @@ class Region:
 
     name: str
     db: Database
-    blobs: LocalBlobs
+    blobs: Blobs
     clock: Clock
     entropy: Entropy
     max_upload_bytes: int
@@ -41,7 +42,7 @@ class Region:
         if self.walks.db is not self.db:
             await self.walks.db.close()
         await self.db.close()
-        self.blobs.close()
+        await self.blobs.close()
 
 
 async def open_region(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from soundkeep.foundation.errors import Unavailable
 from soundkeep.region import store
 from soundkeep.region.plane import Region
 
@@ -14,7 +13,7 @@ async def sweep(region: Region) -> tuple[int, int]:
 
     To be run while nobody uploads: at start, under the folder's lock.
     """
-    keys = region.blobs.unsettled()
+    keys = await region.blobs.leftovers(after_ms=0, before_ms=2**62)
     finished = 0
     for start in range(0, len(keys), _AT_ONCE):
         part = keys[start : start + _AT_ONCE]
@@ -32,8 +31,6 @@ async def survey(region: Region) -> tuple[int, list[str]]:
         seq = rows[-1][0]
         total += len(rows)
         for _, object_id, blob, size in rows:
-            try:
-                region.blobs.path(blob, size)
-            except Unavailable:
+            if await region.blobs.size(blob) != size:
                 lost.append(object_id)
     return total, lost

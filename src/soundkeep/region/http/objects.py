@@ -84,13 +84,16 @@ async def download(request: Request, region: Region, claims: Claims) -> Response
         return _Whole(file, {**headers, "content-length": str(found.size)}, region, found)
     headers["content-length"] = str(part.end - part.start)
     headers["content-range"] = f"bytes {part.start}-{part.end - 1}/{found.size}"
-    return StreamingResponse(content.slices(region, found, part.start, part.end), 206, headers)
+    pieces = await content.slices(region, found, part.start, part.end)
+    return StreamingResponse(pieces, 206, headers)
 
 
 class _Whole(Response):
     """All bytes of an object: handed to the server as a file where it can send one by itself."""
 
-    def __init__(self, file: str, headers: dict[str, str], region: Region, found: Readable) -> None:
+    def __init__(
+        self, file: str | None, headers: dict[str, str], region: Region, found: Readable
+    ) -> None:
         self._file = file
         self._region = region
         self._found = found
@@ -100,8 +103,8 @@ class _Whole(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sends_files = "http.response.pathsend" in scope.get("extensions", {})
-        if scope["method"] != "HEAD" and not sends_files:
-            pieces = content.slices(self._region, self._found, 0, self._found.size)
+        if scope["method"] != "HEAD" and (self._file is None or not sends_files):
+            pieces = await content.slices(self._region, self._found, 0, self._found.size)
             await _streamed(self, pieces)(scope, receive, send)
             return
         start = {"status": self.status_code, "headers": self.raw_headers}

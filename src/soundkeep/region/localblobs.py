@@ -1,0 +1,382 @@
+"""The bytes of recordings, on local disks.
+
+`incoming/KEY` holds bytes on their way in, synced before they are published: a hard link into
+`kept/`, then a sync of both folders. Settling removes the name in `incoming/`, so whatever a crash
+leaves is told by that folder. `staged/KEY` holds what came so far of a resumable upload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from soundkeep.foundation.clock import SECOND
+from soundkeep.foundation.errors import Conflict, StorageFull, Unavailable
+from soundkeep.foundation.waiting import to_the_end
+from soundkeep.region.blobs import Piece, Sums, checked, is_key
+from soundkeep.region.model import Digests
+
+T = TypeVar("T")
+
+_READ_SIZE = 128 * 1024
+"""What a reader holds in memory when it stalls."""
+
+_FLUSH_SIZE = 1024 * 1024
+_HASH_SIZE = 32 * 1024 * 1024
+_SMALL = 256 * 1024
+_NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+"""Read what is in memory or fail: Linux only."""
+
+_FOLDERS = tuple(f"{number:02x}" for number in range(256))
+
+
+class LocalBlobs:
+    """Files below one folder, fanned out over 256 by the end of their key."""
+
+    def __init__(self, root: Path, *, min_free_bytes: int) -> None:
+        self._incoming = root / "incoming"
+        self._kept = root / "kept"
+        self._staged = root / "staged"
+        self._min_free_bytes = min_free_bytes
+        with _translated():
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            self._kept.mkdir(exist_ok=True)
+            self._staged.mkdir(exist_ok=True)
+            for name in _FOLDERS:
+                (self._kept / name).mkdir(exist_ok=True)
+            for folder in (root.parent, root, self._kept):
+                _sync_folder(folder)
+        self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def incoming(self, key: str, *, expected: int = 0) -> _Incoming:
+        """A place for bytes to come; StorageFull where `expected` more would fill the disk."""
+        self._must_fit(expected)
+        return _Incoming(self._incoming / checked(key))
+
+    async def publish(self, keys: Sequence[str]) -> None:
+        """Give closed incoming bytes their place, durably."""
+
+        def work() -> None:
+            _sync_folder(self._incoming)
+            for key in keys:
+                with suppress(FileExistsError):  # by a batch that failed and is tried again
+                    os.link(self._incoming / checked(key), self._path(key))
+            for folder in {self._kept / key[-2:] for key in keys}:
+                _sync_folder(folder)
+
+        await _in_thread(work)
+
+    async def settle(self, keys: Sequence[str]) -> None:
+        """Forget that these were on their way: their rows are committed."""
+
+        def work() -> None:
+            for key in keys:
+                (self._incoming / checked(key)).unlink(missing_ok=True)
+
+        await _in_thread(work)
+
+    async def discard(self, keys: Iterable[str]) -> None:
+        """Remove bytes that no row names, first from their place, then from `incoming/`."""
+
+        def work() -> None:
+            for key in keys:
+                Path(self._path(key)).unlink(missing_ok=True)
+                (self._incoming / checked(key)).unlink(missing_ok=True)
+
+        await _in_thread(work)
+
+    async def leftovers(self, *, after_ms: int, before_ms: int) -> list[str]:
+        """Keys of bytes that are still on their way in since then."""
+
+        def work() -> list[str]:
+            found = []
+            for entry in os.scandir(self._incoming):
+                if not is_key(entry.name):
+                    continue
+                with suppress(FileNotFoundError):  # settled meanwhile
+                    came_ms = entry.stat().st_mtime * SECOND
+                    if after_ms <= came_ms < before_ms:
+                        found.append(entry.name)
+            return sorted(found)
+
+        return await _in_thread(work)
+
+    async def size(self, key: str) -> int | None:
+        """How many bytes there are; None where there is no such blob."""
+        return self._size(self._path(key))
+
+    def file(self, key: str, size: int) -> str:
+        """The file of a blob; Unavailable where it is missing or cut short."""
+        path = self._path(key)
+        if self._size(path) != size:
+            raise _lost(key)
+        return path
+
+    def at_hand(self, key: str, size: int) -> bytes | None:
+        """All bytes of a small object that the system has in memory; else None, without waiting."""
+        if size > _SMALL or _NO_WAIT is None:
+            return None
+        buffer = bytearray(size)
+        try:
+            file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            found = os.preadv(file, [buffer], 0, _NO_WAIT) if size else 0
+            return bytes(buffer) if found == size == os.fstat(file).st_size else None
+        except OSError:
+            return None
+        finally:
+            os.close(file)
+
+    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to and without `end`; Unavailable where they are not there."""
+        path = self._path(key)
+        found = self._size(path)
+        if found is None or found < end:
+            raise _lost(key)
+        return _pieces(path, key, start, end)
+
+    async def link(self, key: str, *, seconds: int) -> str | None:
+        """Files have no address of their own."""
+        del key, seconds
+        return None
+
+    async def stage(self, key: str, *, at: int) -> _Staging:
+        """Go on at this offset; Conflict where another process is at it."""
+        self._must_fit(0)
+        path = self._staged / checked(key)
+
+        def work() -> int:
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(file).st_size < at:
+                    raise _lost(key)
+                os.ftruncate(file, at)
+                os.lseek(file, at, os.SEEK_SET)
+                if not at:
+                    _sync_folder(self._staged)
+            except BlockingIOError:
+                os.close(file)
+                raise Conflict("Another request is sending bytes of this upload.") from None
+            except BaseException:
+                os.close(file)
+                raise
+            return file
+
+        return _Staging(await _in_thread(work))
+
+    async def gather(self, key: str, size: int, pieces: Sequence[Piece]) -> Digests:
+        """Turn `size` staged bytes into closed incoming ones of the same key; again is fine."""
+        del pieces  # one file has them all
+        path, sums, at = self._staged / checked(key), Sums(), 0
+
+        def hashed(file: int, at: int) -> int:
+            end = min(at + _HASH_SIZE, size)
+            while at < end and (piece := os.pread(file, min(_FLUSH_SIZE, end - at), at)):
+                sums.add(piece)
+                at += len(piece)
+            return at
+
+        file = await _in_thread(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        try:
+            while at < size:
+                before, at = at, await _in_thread(lambda: hashed(file, at))  # noqa: B023  awaited
+                if at == before:
+                    raise _lost(key)
+        finally:
+            os.close(file)
+
+        def work() -> None:
+            with suppress(FileExistsError):
+                os.link(path, self._incoming / key)
+
+        await _in_thread(work)
+        return sums.digests()
+
+    async def unstage(self, key: str) -> None:
+        """Forget what was staged."""
+        path = self._staged / checked(key)
+        await _in_thread(lambda: path.unlink(missing_ok=True))
+
+    def lock(self, *, alone: bool) -> bool:
+        """Hold this folder: alone (to sweep it), or with others; False where they hold it so."""
+        try:
+            fcntl.flock(self._lock, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Let go of the lock."""
+        os.close(self._lock)
+
+    def _must_fit(self, expected: int) -> None:
+        with _translated():
+            disk = os.statvfs(self._incoming)
+        if disk.f_bavail * disk.f_frsize < self._min_free_bytes + expected:
+            raise StorageFull("There is no room for this recording: nothing of it was kept.")
+
+    def _size(self, path: str) -> int | None:
+        try:
+            return os.stat(path).st_size  # noqa: PTH116  a text, not a Path: it is quicker
+        except OSError:
+            return None
+
+    def _path(self, key: str) -> str:
+        return f"{self._kept}/{checked(key)[-2:]}/{key}"
+
+
+class _Writing:
+    """Bytes gathered to a MiB, then written by a thread."""
+
+    def __init__(self, file: int = -1) -> None:
+        self._file = file
+        self._waiting: list[bytes] = []
+        self._waiting_size = 0
+        self.size = 0
+
+    async def write(self, chunk: bytes) -> None:
+        """Take a piece; a MiB is gathered before the disk is asked."""
+        self._waiting.append(chunk)
+        self._waiting_size += len(chunk)
+        self.size += len(chunk)
+        if self._waiting_size >= _FLUSH_SIZE:
+            await _in_thread(self._flush)
+
+    def _flush(self) -> None:
+        for piece in self._waiting:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        self._waiting.clear()
+        self._waiting_size = 0
+
+
+class _Incoming(_Writing):
+    """One object's bytes on their way in: a file made with the first MiB, hashed as it grows."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        self._sums = Sums()
+
+    async def close(self) -> Digests:
+        """Everything is here: write the rest and sync it."""
+
+        def work() -> None:
+            self._flush()
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1
+
+        await _in_thread(work)
+        return self._sums.digests()
+
+    async def abandon(self) -> None:
+        """Keep nothing of it."""
+
+        def work() -> None:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+            self._path.unlink(missing_ok=True)
+
+        await _in_thread(work)
+
+    def _flush(self) -> None:
+        if self._file < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._file = os.open(self._path, flags, 0o600)
+        for piece in self._waiting:
+            self._sums.add(piece)
+        super()._flush()
+
+
+class _Staging(_Writing):
+    """What comes of a resumable upload, appended to its file, which is locked meanwhile."""
+
+    async def sync(self) -> Sequence[Piece]:
+        """Make durable what came so far: the file is all there is to remember."""
+
+        def work() -> None:
+            self._flush()
+            os.fsync(self._file)
+
+        await _in_thread(work)
+        return ()
+
+    async def close(self) -> None:
+        """Let go of the file and its lock."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+
+async def _pieces(path: str, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    file = await _in_thread(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    try:
+        while start < end:
+            at, length = start, min(_READ_SIZE, end - start)
+            piece = _in_memory(file, length, at) or await _in_thread(
+                lambda: os.pread(file, length, at)  # noqa: B023  awaited at once
+            )
+            if not piece:
+                raise Unavailable("The bytes of this recording end too early.", lost=key)
+            start += len(piece)
+            yield piece
+    finally:
+        os.close(file)
+
+
+def _in_memory(file: int, length: int, at: int) -> bytes:
+    """What the system has in memory of these bytes, from their beginning: maybe nothing."""
+    if _NO_WAIT is None:
+        return b""
+    buffer = bytearray(length)
+    try:
+        return bytes(memoryview(buffer)[: os.preadv(file, [buffer], at, _NO_WAIT)])
+    except OSError:
+        return b""
+
+
+def _lost(key: str) -> Unavailable:
+    return Unavailable(
+        "The bytes of this recording cannot be read: tell the operator to run `soundkeep doctor`.",
+        lost=key,
+    )
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run disk work beside the loop; a cancelled caller waits for its end all the same."""
+
+    def translated() -> T:
+        with _translated():
+            return work()
+
+    return await to_the_end(asyncio.ensure_future(asyncio.to_thread(translated)))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("The disk is full: nothing of this recording was kept.") from error
+        raise Unavailable(f"The store of recordings does not answer: {error.strerror}.") from error
