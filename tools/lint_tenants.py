@@ -2,7 +2,7 @@
 
     python tools/lint_tenants.py [ROOT]
 
-Reads src/soundkeep/*/store.py and region/pages.py without importing them and asks of each:
+Reads src/soundkeep/*/store.py and the other modules of SQL without importing them and asks of each:
 
 1. Every public function takes `customer` as a required keyword-only argument. One that serves all
    customers at once (a sweep, a migration) says so beside its `def`: `# every customer: <reason>`.
@@ -26,7 +26,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-STORES = ("src/soundkeep/*/store.py", "src/soundkeep/region/pages.py")
+STORES = (
+    "src/soundkeep/*/store.py",
+    "src/soundkeep/region/*store.py",
+    "src/soundkeep/region/ledger.py",
+    "src/soundkeep/region/pages.py",
+)
 HOLE = "{}"
 """What stands where an f-string's value is only known at run time."""
 
@@ -106,7 +111,7 @@ def tables_in(folder: Path) -> dict[str, bool]:
 def main(arguments: list[str]) -> int:
     """Check the stores of a checkout; 1 when something is to be done."""
     root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
-    stores = sorted(store for pattern in STORES for store in root.glob(pattern))
+    stores = sorted({store for pattern in STORES for store in root.glob(pattern)})
     if not stores:
         print(f"{STORES[0]}:1: there is no store to check; is this the root of the project?")
         return 1

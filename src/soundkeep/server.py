@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,8 @@ from soundkeep.identity.tokens import Issuer
 from soundkeep.region import http as region_http
 from soundkeep.region import plane as region_plane
 from soundkeep.region import retention
-from soundkeep.region.plane import Region
+from soundkeep.region.model import Quota, Quotas
+from soundkeep.region.plane import Limits, Region
 from soundkeep.settings import REFERENCE_REGIONS, RegionSettings, Settings
 
 _UPKEEP_SECONDS = 600
@@ -92,10 +93,20 @@ async def open_region(
         blobs=Path(wanted.blobs),
         clock=clock,
         entropy=entropy,
+        limits=limits(wanted),
+    )
+
+
+def limits(wanted: RegionSettings) -> Limits:
+    """How much a region takes, as the settings say."""
+    special = {name: Quota(each.objects, each.bytes) for name, each in wanted.quotas.items()}
+    return Limits(
         max_upload_bytes=wanted.max_upload_bytes,
         min_free_bytes=wanted.min_free_bytes,
         search_seconds=wanted.search_seconds,
         count_seconds=wanted.count_milliseconds / 1000,
+        upload_hours=wanted.upload_hours,
+        quotas=Quotas(Quota(wanted.quota_objects, wanted.quota_bytes), special),
     )
 
 
@@ -139,7 +150,7 @@ async def running(
                 raise Conflict(f"{wanted.blobs}: another service is starting with this folder.")
         issuer = Issuer(identity)
         await issuer.trust()
-        upkeep = asyncio.create_task(_upkeep(issuer))
+        upkeep = asyncio.create_task(_upkeep(issuer, regions.values()))
         stack.callback(upkeep.cancel)
         yield _application(settings, issuer, regions)
 
@@ -174,14 +185,17 @@ def _application(settings: Settings, issuer: Issuer, regions: Mapping[str, Regio
     )
 
 
-async def _upkeep(issuer: Issuer) -> None:
-    """Every ten minutes, forget the revocations that no longer matter."""
+async def _upkeep(issuer: Issuer, regions: Iterable[Region]) -> None:
+    """Every ten minutes, forget and remove what does not matter any more."""
+    chores: list[Callable[[], Awaitable[None]]] = [issuer.forget]
+    chores += [partial(retention.tidy, region) for region in regions]
     while True:
         await asyncio.sleep(_UPKEEP_SECONDS)
-        try:
-            await issuer.forget()
-        except SoundkeepError as error:
-            log.warning("upkeep", error=error.message)
+        for chore in chores:
+            try:
+                await chore()
+            except SoundkeepError as error:
+                log.warning("upkeep", error=error.message)
 
 
 # ---- the processes --------------------------------------------------------------------------
@@ -201,6 +215,7 @@ async def prepare(settings: Settings) -> list[Region]:
         finished, discarded = await retention.sweep(region)
         if finished or discarded:
             log.info("swept", region=name, finished=finished, discarded=discarded)
+        await retention.tidy(region)
         region.blobs.lock(alone=False)
         await region.db.close()
         regions.append(region)

@@ -53,6 +53,13 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failures_per_address: int = 50
 
 
+class QuotaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How much one customer may keep in a region; 0 is without limit."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
 class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One region: its database and where its bytes are."""
 
@@ -62,6 +69,10 @@ class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_free_bytes: int = 64 * 1024**2
     search_seconds: int = 5
     count_milliseconds: int = 500
+    upload_hours: int = 24
+    quota_objects: int = 0
+    quota_bytes: int = 0
+    quotas: dict[str, QuotaSettings] = {}
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -223,6 +234,12 @@ def _check_numbers(settings: Settings) -> None:
         least.append((f"regions.{region}.min_free_bytes", each.min_free_bytes, 0))
         least.append((f"regions.{region}.search_seconds", each.search_seconds, 1))
         least.append((f"regions.{region}.count_milliseconds", each.count_milliseconds, 0))
+        least.append((f"regions.{region}.upload_hours", each.upload_hours, 1))
+        least.append((f"regions.{region}.quota_objects", each.quota_objects, 0))
+        least.append((f"regions.{region}.quota_bytes", each.quota_bytes, 0))
+        for name, quota in each.quotas.items():
+            least.append((f"regions.{region}.quotas.{name}.objects", quota.objects, 0))
+            least.append((f"regions.{region}.quotas.{name}.bytes", quota.bytes, 0))
     for name, value, smallest in least:
         if value < smallest:
             raise BadSettings(f"{name} must be at least {smallest}.")

@@ -21,7 +21,11 @@ def one_folder(tmp_path_factory):
 def folder(one_folder):
     """A folder for blobs; used again and again, since its 256 folders take long to make."""
     yield one_folder
-    for each in (*one_folder.glob("incoming/*"), *one_folder.glob("kept/*/*")):
+    for each in (
+        *one_folder.glob("incoming/*"),
+        *one_folder.glob("staged/*"),
+        *one_folder.glob("kept/*/*"),
+    ):
         if each.is_dir():
             each.rmdir()
         else:

@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx2
@@ -26,7 +26,7 @@ from soundkeep.foundation.migrate import migrate
 from soundkeep.foundation.verify import ALGORITHM, TOKEN_TYPE, Trust, Verifier
 from soundkeep.region import catalog, http
 from soundkeep.region.model import Digests, State, StoredObject
-from soundkeep.region.plane import PACKAGES, Region, new_object_id, open_region
+from soundkeep.region.plane import PACKAGES, Limits, Region, new_object_id, open_region
 
 ISSUER = "https://identity.test"
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
@@ -302,6 +302,10 @@ class World:
             self.own = await connect(self.url)
         return self.own
 
+    def limited(self, **limits: object) -> Region:
+        """The same region with other limits."""
+        return replace(self.region, limits=replace(self.region.limits, **limits))
+
     async def close(self) -> None:
         for client in self.clients:
             await client.aclose()
@@ -315,13 +319,13 @@ NOTHING = {"files": 0, "objects": 0, "buckets": 0, "audit": 0}
 
 @asynccontextmanager
 async def opened(
-    url: str, folder: Path, *, name: str = "us-east", **limits: int
+    url: str, folder: Path, *, name: str = "us-east", **limits: object
 ) -> AsyncIterator[World]:
     """A new, empty region on this database and in this folder."""
     clock = HeldClock()
-    wanted = {"max_upload_bytes": 64 * MIB, "min_free_bytes": 0, **limits}
+    wanted = Limits(**{"max_upload_bytes": 64 * MIB, "min_free_bytes": 0, **limits})
     region = await open_region(
-        name, database=url, blobs=folder, clock=clock, entropy=secrets.token_bytes, **wanted
+        name, database=url, blobs=folder, clock=clock, entropy=secrets.token_bytes, limits=wanted
     )
     await migrate(region.db, PACKAGES, clock=clock)
     world = World(url, folder, region, clock)

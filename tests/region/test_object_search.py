@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from region_world import OBJECTS, START_MS, an_object, fault, names
 
@@ -235,7 +233,7 @@ async def test_an_unknown_sort_direction_is_refused_by_name(local, direction):
 
 async def test_a_search_that_takes_too_long_is_stopped_and_says_what_was_slow(world):
     await world.keep_many(3000)
-    slow = replace(world.region, search_seconds=0.001)
+    slow = world.limited(search_seconds=0.001)
     with pytest.raises(TooSlow, match="createdTime, or do without 'queue==\\*x\\*'"):
         for _ in range(20):
             await catalog.search(slow, world.claims(), Search(filter="type==call*;queue==*x*"))

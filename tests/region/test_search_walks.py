@@ -16,7 +16,7 @@ from soundkeep.foundation.database import connect
 from soundkeep.foundation.errors import StorageFull
 from soundkeep.region import catalog, pages, walks
 from soundkeep.region.catalog import Search
-from soundkeep.region.plane import PACKAGES, open_region
+from soundkeep.region.plane import PACKAGES, Limits, open_region
 from soundkeep.region.wire import document
 
 
@@ -77,7 +77,7 @@ async def test_a_walk_goes_on_in_another_process(world):
     await world.keep_many(5)
     other = await open_region(
         "us-east", database=world.url, blobs=world.folder, clock=world.clock,
-        entropy=world.region.entropy, max_upload_bytes=1, min_free_bytes=0,
+        entropy=world.region.entropy, limits=Limits(min_free_bytes=0),
     )  # fmt: skip
     try:
         await step(world.client(), 0)
@@ -212,7 +212,7 @@ async def test_a_new_walk_counts_what_was_just_written(world):
 
 async def test_a_total_that_takes_too_long_to_count_is_a_lower_bound_and_says_so(world):
     await world.keep_many(7)
-    hurried = replace(world.region, count_seconds=0.0)
+    hurried = world.limited(count_seconds=0.0)
     client = world.client(hurried)
     told = []
     for offset in (0, 2, 4, 6):
@@ -225,7 +225,7 @@ async def test_a_total_that_takes_too_long_to_count_is_a_lower_bound_and_says_so
 async def test_a_total_that_was_cut_short_is_counted_anew_a_little_later(world, monkeypatch):
     await world.keep_many(7)
     monkeypatch.setattr(walks, "_RECOUNT_SECONDS", 0)
-    client, hurried = world.client(), world.client(replace(world.region, count_seconds=0.0))
+    client, hurried = world.client(), world.client(world.limited(count_seconds=0.0))
     cut = (await step(hurried, 0))[1]
     await asyncio.sleep(0.01)
     again = (await step(client, 0))[1]
@@ -352,7 +352,7 @@ async def test_what_was_kept_before_the_tag_index_is_found_after_it(
     await db.close()
     region = await open_region(
         "us-east", database=database_url, blobs=tmp_path, clock=lambda: START_MS,
-        entropy=bytes, max_upload_bytes=1, min_free_bytes=0,
+        entropy=bytes, limits=Limits(min_free_bytes=0),
     )  # fmt: skip
     try:
         await catalog.load(region, [an_object("00000003", tags={"queue": "Claims"})])

@@ -73,10 +73,34 @@ class Incomplete(SoundkeepError):
     code = "incomplete_body"
 
 
+class ChecksumMismatch(SoundkeepError):
+    """The bytes of a resumable upload are not those that were declared; they were not kept."""
+
+    code = "checksum_mismatch"
+
+
+class Busy(SoundkeepError):
+    """Somebody else is at it right now."""
+
+    code = "busy"
+
+
+class WrongMediaType(SoundkeepError):
+    """A body of a media type that is not understood here."""
+
+    code = "wrong_media_type"
+
+
 class TooLarge(SoundkeepError):
     """The body, or a part of it, is larger than the limit."""
 
     code = "too_large"
+
+
+class KeyReused(SoundkeepError):
+    """An Idempotency-Key that belongs to another request."""
+
+    code = "idempotency_key_reused"
 
 
 class Conflict(SoundkeepError):

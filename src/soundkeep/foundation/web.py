@@ -40,6 +40,10 @@ STATUS: dict[type[errors.SoundkeepError], int] = {
     errors.Incomplete: 400,
     errors.TooLarge: 413,
     errors.Conflict: 409,
+    errors.KeyReused: 422,
+    errors.ChecksumMismatch: 460,
+    errors.Busy: 423,
+    errors.WrongMediaType: 415,
     errors.IllegalMove: 409,
     errors.PreconditionFailed: 412,
     errors.RangeNotSatisfiable: 416,
@@ -57,6 +61,9 @@ STATUS: dict[type[errors.SoundkeepError], int] = {
 }
 
 REALM = "soundkeep"
+_TITLES = {460: "Checksum Mismatch"}
+"""Of statuses that no registry knows: 460 is the tus protocol's."""
+
 _HEADER_FACTS = {"retry_after", "limit", "remaining", "reset", "content_range"}
 _CALLER = "soundkeep.caller"
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -199,7 +206,7 @@ def problem(request: Request, error: Exception) -> Response:
     field = facts.pop("field", None)
     body = {
         "type": f"urn:soundkeep:error:{error.code}",
-        "title": HTTPStatus(status).phrase,
+        "title": _TITLES.get(status) or HTTPStatus(status).phrase,
         "status": status,
         "detail": error.message,
         "instance": request.url.path,

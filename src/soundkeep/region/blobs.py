@@ -60,7 +60,12 @@ class Staging(Protocol):
 
 
 class Blobs(Protocol):
-    """A store of bytes. StorageFull and Unavailable tell of its troubles."""
+    """A store of bytes. StorageFull and Unavailable tell of its troubles.
+
+    `shared` is whether other nodes may be using it at any time.
+    """
+
+    shared: bool
 
     def incoming(self, key: str, *, expected: int = 0) -> Incoming:
         """A place for bytes to come; StorageFull where `expected` more would not fit."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.errors import BadFilter, BadInput, NotFound, TooSlow
-from soundkeep.region import fiql, pages, planning, store, walks
+from soundkeep.region import fiql, ledger, pages, planning, store, walks
 from soundkeep.region.fiql import Field, Kind, Node, Operator, Pattern, Tag, Term
+from soundkeep.region.ledger import Usage
 from soundkeep.region.model import NOTHING, StoredObject
 from soundkeep.region.pages import Plan
 from soundkeep.region.plane import Region, must_live_here
@@ -80,7 +81,7 @@ async def search(region: Region, claims: Claims, wanted: Search) -> Page:
     """The caller's objects that match; only AVAILABLE ones unless the filter names the state."""
     must_live_here(region, claims)
     query = _query(claims, wanted, FIELDS)
-    deadline = _Deadline(region.search_seconds)
+    deadline = _Deadline(region.limits.search_seconds)
     try:
         choice = await planning.choose(region.db, query, seconds=deadline.left())
         return await _page(region, claims, wanted, choice, deadline)
@@ -94,7 +95,7 @@ async def buckets(region: Region, claims: Claims, wanted: Search) -> Page:
     query = _query(claims, wanted, BUCKET_FIELDS)
     choice = Choice(planning.buckets(region.db.engine, query))
     try:
-        return await _page(region, claims, wanted, choice, _Deadline(region.search_seconds))
+        return await _page(region, claims, wanted, choice, _Deadline(region.limits.search_seconds))
     except TooSlow:
         raise _too_slow(region, wanted, query.tree) from None
 
@@ -115,7 +116,7 @@ async def bucket(region: Region, claims: Claims, bucket_id: str) -> str:
         sort=FIELDS[DEFAULT_SORT],
         descending=False,
     )
-    seconds = region.search_seconds
+    seconds = region.limits.search_seconds
     choice = await planning.choose(region.db, query, seconds=seconds)
     objects = await pages.page(
         region.db,
@@ -232,7 +233,7 @@ async def _total(
 
     async def counted() -> Total:
         try:
-            seconds = min(deadline.left(), region.count_seconds)
+            seconds = min(deadline.left(), region.limits.count_seconds)
             return Total(
                 await pages.count(region.db, plan, customer=customer, seconds=seconds), exact=True
             )
@@ -250,9 +251,10 @@ def _too_slow(region: Region, wanted: Search, tree: Node) -> TooSlow:
     slow = f"sortField={wanted.sort}"
     if suspects:
         slow = wanted.filter[suspects[0].at : suspects[0].end]
+    seconds = region.limits.search_seconds
     return TooSlow(
-        f"The search took longer than {region.search_seconds:g} s and was stopped: narrow it by "
-        f"createdTime, or do without {slow[:64]!r}.",
+        f"The search took longer than {seconds:g} s and was stopped: narrow it by createdTime, "
+        f"or do without {slow[:64]!r}.",
         field="filter",
     )
 
@@ -280,6 +282,10 @@ async def load(region: Region, objects: Iterable[StoredObject]) -> int:
     remaining, total = iter(objects), 0
     while batch := list(itertools.islice(remaining, _LOAD_SIZE)):
         async with region.db.transaction() as tx:
+            await ledger.hold_blobs(tx, batch)
             await store.add_objects(tx, batch)
+            for customer in sorted({each.customer for each in batch}):
+                sizes = [each.digests.size for each in batch if each.customer == customer]
+                await ledger.add_usage(tx, Usage(len(sizes), sum(sizes)), customer=customer)
         total += len(batch)
     return total

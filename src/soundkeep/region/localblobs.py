@@ -39,6 +39,8 @@ _FOLDERS = tuple(f"{number:02x}" for number in range(256))
 class LocalBlobs:
     """Files below one folder, fanned out over 256 by the end of their key."""
 
+    shared = False
+
     def __init__(self, root: Path, *, min_free_bytes: int) -> None:
         self._incoming = root / "incoming"
         self._kept = root / "kept"

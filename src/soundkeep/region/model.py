@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 SITE_TAG = "branchId"
@@ -70,11 +70,36 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A new object, and who brings it: the key, and the user who owns the key."""
+    """A new object, and who brings it: the key, and the user who owns the key.
+
+    `repeat` is the name under which the same upload, sent again, is known; or empty.
+    """
 
     stored: StoredObject
     client: str
     owner: str
+    repeat: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a customer may keep in a region; 0 is without limit."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """The quota of every customer, and of those who have another."""
+
+    usual: Quota = Quota()
+    special: Mapping[str, Quota] = field(default_factory=dict)
+
+    def of(self, customer: str) -> Quota:
+        """How much this customer may keep."""
+        return self.special.get(customer, self.usual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +127,27 @@ class Readable:
     sha256: str
     blob: str
     updated_ms: int
+
+
+class Stage(StrEnum):
+    """Where an upload is in its life."""
+
+    OPEN = "open"
+    KEPT = "kept"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumable:
+    """An upload: `position` of `size` bytes are safe; `metadata` is the client's own header."""
+
+    id: str
+    customer: str
+    client: str
+    size: int
+    position: int
+    wanted: str
+    metadata: str
+    state: Stage
+    object_id: str
+    expires_ms: int

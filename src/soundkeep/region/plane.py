@@ -15,11 +15,25 @@ from soundkeep.foundation.errors import NotProvisioned
 from soundkeep.region import walks
 from soundkeep.region.blobs import Blobs
 from soundkeep.region.localblobs import LocalBlobs
-from soundkeep.region.model import Arrival
+from soundkeep.region.model import Arrival, Quotas
 from soundkeep.region.walks import Walks
+
+_NO_QUOTAS = Quotas()
 
 PACKAGES = ("foundation", "region")
 """Whose schema files a region's database holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a region takes, and for how long it works at something."""
+
+    max_upload_bytes: int = 5 * 1024**3
+    min_free_bytes: int = 64 * 1024**2
+    search_seconds: float = 5.0
+    count_seconds: float = 0.5
+    upload_hours: int = 24
+    quotas: Quotas = _NO_QUOTAS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +45,8 @@ class Region:
     blobs: Blobs
     clock: Clock
     entropy: Entropy
-    max_upload_bytes: int
     walks: Walks
-    search_seconds: float = 5.0
-    count_seconds: float = 0.5
+    limits: Limits
     arrivals: Batches[Arrival] = field(default_factory=Batches)
 
     async def close(self) -> None:
@@ -52,10 +64,7 @@ async def open_region(
     blobs: Path,
     clock: Clock,
     entropy: Entropy,
-    max_upload_bytes: int,
-    min_free_bytes: int,
-    search_seconds: float = 5.0,
-    count_seconds: float = 0.5,
+    limits: Limits,
 ) -> Region:
     """A region on its database (a file or a PostgreSQL URL) and its folder of bytes."""
     db = await connect(database)
@@ -64,7 +73,7 @@ async def open_region(
         places = await walks.open_walks(db, database)
         if places.db is not db:
             stack.push_async_callback(places.db.close)
-        kept = LocalBlobs(blobs, min_free_bytes=min_free_bytes)
+        kept = LocalBlobs(blobs, min_free_bytes=limits.min_free_bytes)
         stack.pop_all()
     return Region(
         name=name,
@@ -72,10 +81,8 @@ async def open_region(
         blobs=kept,
         clock=clock,
         entropy=entropy,
-        max_upload_bytes=max_upload_bytes,
         walks=places,
-        search_seconds=search_seconds,
-        count_seconds=count_seconds,
+        limits=limits,
     )
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -17,7 +17,7 @@ from soundkeep.region.fiql import number
 from soundkeep.region.model import Bucket, Digests, Readable, State, StoredObject
 from soundkeep.region.selection import NUMERIC_TAGS
 from soundkeep.region.tagindex import MOMENT_BITS
-from soundkeep.region.wire import document
+from soundkeep.region.wire import document, moved
 
 _COLUMNS = (
     "customer, id, type, mime_type, name, checksum, user_id, site, size, created_ms, updated_ms, "
@@ -34,6 +34,7 @@ _INSERT = {
     "postgresql": f"INSERT INTO objects ({_COLUMNS}) VALUES ({_VALUES}, :tags)",
 }
 _EVERYTHING = Reach(company=True)
+_READABLE = "id, name, mime_type, state, size, sha256, blob, updated_ms"
 
 
 class Reader(Protocol):
@@ -77,15 +78,12 @@ async def readable_by_id(
     scope = within(reach)
     row = await db.one(
         f"""
-        SELECT id, name, mime_type, state, size, sha256, blob, updated_ms FROM objects
+        SELECT {_READABLE} FROM objects
         WHERE id = :id AND customer = :customer AND {scope.sql}
         """,
         {"id": object_id, "customer": customer, **scope.params},
     )
-    if row is None:
-        return None
-    found, name, mime_type, state, size, sha256, blob, updated_ms = row
-    return Readable(found, name, mime_type, State(state), size, sha256, blob, updated_ms)
+    return None if row is None else _readable(row)
 
 
 # ---- buckets --------------------------------------------------------------------------------
@@ -161,13 +159,50 @@ async def add_objects(
     )
 
 
-async def known_ids(
-    db: Database, ids: Iterable[str]
-) -> set[str]:  # every customer: a sweep of unfinished uploads
-    """Those of the ids that an object has."""
+async def delete_objects(
+    tx: Connection, ids: Sequence[str], *, customer: str, reach: Reach, at_ms: int
+) -> list[Readable]:
+    """Put objects into state DELETED: those that were in another, as they were."""
+    scope, wanted = within(reach), one_of("id", "id", ids)
+    params = {**scope.params, **wanted.params, "customer": customer, "at_ms": at_ms}
+    lock = "FOR UPDATE" if tx.engine == "postgresql" else ""
+    rows = await tx.all(
+        f"""
+        SELECT {_READABLE} FROM objects
+        WHERE {wanted.sql} AND customer = :customer AND {scope.sql} AND state <> 'DELETED'
+        ORDER BY id {lock}
+        """,
+        params,
+    )
+    found = [_readable(row) for row in rows]
+    await _move(tx, [each.id for each in found], State.DELETED, customer=customer, at_ms=at_ms)
+    return found
+
+
+async def _move(
+    tx: Connection, ids: Sequence[str], state: State, *, customer: str, at_ms: int
+) -> None:
+    """Put objects into a state, in their rows and in their JSON."""
     wanted = one_of("id", "id", ids)
-    rows = await db.scan(f"SELECT id FROM objects WHERE {wanted.sql}", wanted.params)
-    return {row[0] for row in rows}
+    params = {**wanted.params, "customer": customer}
+    await tx.run(
+        f"""
+        UPDATE objects SET state = :state, updated_ms = :at_ms
+        WHERE {wanted.sql} AND customer = :customer
+        """,
+        {**params, "state": state, "at_ms": at_ms},
+    )
+    rows = await tx.all(
+        f"""
+        SELECT documents.seq, doc FROM objects JOIN documents ON documents.seq = objects.seq
+        WHERE {wanted.sql} AND customer = :customer
+        """,
+        params,
+    )
+    await tx.many(
+        "UPDATE documents SET doc = :doc WHERE seq = :seq",
+        [{"seq": seq, "doc": moved(doc, state, at_ms)} for seq, doc in rows],
+    )
 
 
 async def blobs_after(
@@ -182,6 +217,11 @@ async def blobs_after(
         {"seq": seq, "limit": limit},
     )
     return [(row[0], row[1], row[2], row[3]) for row in rows]
+
+
+def _readable(row: Row) -> Readable:
+    found, name, mime_type, state, size, sha256, blob, updated_ms = row
+    return Readable(found, name, mime_type, State(state), size, sha256, blob, updated_ms)
 
 
 def _row(stored: StoredObject) -> Params:

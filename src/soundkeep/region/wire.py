@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from soundkeep.foundation.clock import iso_seconds
-from soundkeep.region.model import Bucket, StoredObject
+from soundkeep.region.model import Bucket, State, StoredObject
 
 CHECKSUM_TYPE = "MD5"
 
@@ -33,6 +33,14 @@ def document(stored: StoredObject) -> str:
             "shared": stored.shared,
         }
     ).decode()
+
+
+def moved(document: str, state: State, at_ms: int) -> str:
+    """The JSON text of an object that came into another state."""
+    body = msgspec.json.decode(document, type=dict[str, msgspec.Raw])
+    body["objectState"] = msgspec.Raw(msgspec.json.encode(state))
+    body["updatedTime"] = msgspec.Raw(msgspec.json.encode(iso_seconds(at_ms)))
+    return msgspec.json.encode(body).decode()
 
 
 def bucket_document(bucket: Bucket, documents: Sequence[str] | None = None) -> str:

@@ -20,7 +20,7 @@ from soundkeep.identity import accounts, apps, roles
 from soundkeep.identity.accounts import NewUser
 from soundkeep.identity.model import BUILT_IN, Actor, ScopeItem, ScopeKind
 from soundkeep.identity.plane import Identity
-from soundkeep.region.content import Upload, Wanted
+from soundkeep.region.arrivals import Upload, Wanted
 from soundkeep.region.plane import Region
 
 CUSTOMER = "acme"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 
 from soundkeep.foundation.clock import SECOND
-from soundkeep.region import catalog
-from soundkeep.region.content import Upload, Wanted
-from soundkeep.region.model import State, StoredObject
+from soundkeep.region import catalog, content
+from soundkeep.region.arrivals import Upload, Wanted
+from soundkeep.region.blobs import Sums
+from soundkeep.region.model import Digests, State, StoredObject
 from soundkeep.region.plane import Region
 from soundkeep.sample.planting import uploader
 
@@ -24,22 +26,38 @@ _QUEUES = ("Parcel Support", "Card Services", "Broadband Support", "Claims", "Re
 async def load(region: Region, *, customer: str, count: int, seed: int = 0) -> int:
     """Add `count` objects, one every twenty seconds back from now; how many there were."""
     claims = uploader(customer, "agent-0001", [region.name])
+    sums, raw = Sums(), (files("soundkeep.sample") / _SOUND).read_bytes()
+    sums.add(raw)
     async with Upload(region, claims) as upload:
-        await upload.write((files("soundkeep.sample") / _SOUND).read_bytes())
-        sound = await upload.finish(Wanted(type="callrecording", mime_type="audio/mpeg"))
-    return await catalog.load(region, _objects(sound, count, random.Random(seed)))  # noqa: S311  made-up data
+        await upload.write(raw)
+        kept = await upload.finish(Wanted(type="callrecording", mime_type="audio/mpeg"))
+    found = await content.readable(region, claims, kept.id)
+    sound = _Sound(customer, kept.id, found.blob, sums.digests())
+    return await catalog.load(region, _objects(sound, count, region.clock(), random.Random(seed)))  # noqa: S311  made-up data
 
 
-def _objects(sound: StoredObject, count: int, chance: random.Random) -> Iterator[StoredObject]:
+@dataclass(frozen=True, slots=True)
+class _Sound:
+    """What all these records share."""
+
+    customer: str
+    bucket_id: str
+    blob: str
+    digests: Digests
+
+
+def _objects(
+    sound: _Sound, count: int, now_ms: int, chance: random.Random
+) -> Iterator[StoredObject]:
     for number in range(count):
-        ended_ms = (sound.created_ms - number * _EVERY_MS) // SECOND * SECOND
+        ended_ms = (now_ms - number * _EVERY_MS) // SECOND * SECOND
         object_id = str(uuid.UUID(int=ended_ms << 80 | 7 << 76 | 2 << 62 | chance.getrandbits(62)))
         agent = f"agent-{chance.randrange(_AGENTS):04d}"
         yield StoredObject(
             id=object_id,
             customer=sound.customer,
             type=chance.choices(("callrecording", "callcenterrecording"), (2, 1))[0],
-            mime_type=sound.mime_type,
+            mime_type="audio/mpeg",
             name=f"{object_id}.mp3",
             user_id=agent,
             created_ms=ended_ms,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from starlette.routing import Route
 
 from soundkeep.foundation.verify import Verifier
-from soundkeep.region.http import buckets, objects, regions
+from soundkeep.region.http import buckets, objects, regions, tus
 from soundkeep.region.http.guard import Door
 from soundkeep.region.plane import Region
 
@@ -15,4 +15,9 @@ from soundkeep.region.plane import Region
 def routes(served: Mapping[str, Region], verifier: Verifier, known: Iterable[str]) -> list[Route]:
     """Every route; `known` are the regions that exist, here or elsewhere."""
     door = Door(served, frozenset(known) | served.keys(), verifier)
-    return [*objects.routes(door), *buckets.routes(door), *regions.routes(door)]
+    return [
+        *objects.routes(door),
+        *tus.routes(door),
+        *buckets.routes(door),
+        *regions.routes(door),
+    ]

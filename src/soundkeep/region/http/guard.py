@@ -62,7 +62,7 @@ def by_method(path: str, **endpoints: Endpoint) -> Route:
     """One route for several methods, so that 405 lists them all."""
 
     async def endpoint(request: Request) -> Response:
-        return await endpoints["GET" if request.method == "HEAD" else request.method](request)
+        return await (endpoints.get(request.method) or endpoints["GET"])(request)
 
     return Route(path, endpoint, methods=list(endpoints))
 

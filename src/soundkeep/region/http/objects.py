@@ -20,7 +20,6 @@ from soundkeep.region.http.conditional import Validators
 from soundkeep.region.http.guard import BASE, Door, by_method, parameter
 from soundkeep.region.model import Readable
 from soundkeep.region.plane import Region
-from soundkeep.region.wire import document
 
 _NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\]')
 
@@ -52,10 +51,11 @@ async def one(request: Request, region: Region, claims: Claims) -> Response:
 
 
 async def upload(request: Request, region: Region, claims: Claims) -> Response:
-    """201 with the object's JSON, once it is safe."""
-    stored = await uploads.receive(request, region, claims)
-    where = f"/storage/{region.name}/v3/objects/{stored.id}"
-    return paging.json(document(stored).encode(), status=201, location=where)
+    """201 with the object's JSON, once it is safe; 200 where the same upload came before."""
+    kept = await uploads.receive(request, region, claims)
+    where = f"/storage/{region.name}/v3/objects/{kept.id}"
+    status = 201 if kept.fresh else 200
+    return paging.json(kept.document.encode(), status=status, location=where)
 
 
 async def download(request: Request, region: Region, claims: Claims) -> Response:

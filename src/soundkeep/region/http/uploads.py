@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Annotated
 
@@ -13,12 +14,15 @@ from starlette.requests import Request
 from soundkeep.foundation import web
 from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.errors import BadInput, Incomplete, TooLarge
-from soundkeep.region import content
-from soundkeep.region.content import Upload, Wanted
-from soundkeep.region.model import StoredObject
+from soundkeep.region import arrivals
+from soundkeep.region.arrivals import Kept, Upload, Wanted
+from soundkeep.region.blobs import Sums
+from soundkeep.region.http import digests
+from soundkeep.region.http.digests import Declared
 from soundkeep.region.plane import Region
 
 MAX_METADATA = 1024 * 1024
+_REPEAT_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _MD5 = r"^[0-9A-Fa-f]{32}$"
 
 
@@ -43,12 +47,14 @@ class Metadata(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     checksum: Annotated[str, Meta(pattern=_MD5)] | None = None
 
 
-async def receive(request: Request, region: Region, claims: Claims) -> StoredObject:
+async def receive(request: Request, region: Region, claims: Claims) -> Kept:
     """Take both parts as they arrive and keep the object; whatever goes wrong leaves nothing."""
-    expected = _declared_length(request)
-    if expected > region.max_upload_bytes + MAX_METADATA:
-        raise TooLarge(f"A recording may have {region.max_upload_bytes} bytes at most.")
-    boundary = _boundary(request)
+    expected = declared_length(request)
+    if expected > region.limits.max_upload_bytes + MAX_METADATA:
+        raise TooLarge(f"A recording may have {region.limits.max_upload_bytes} bytes at most.")
+    boundary, key = _boundary(request), repeat_key(request)
+    of_body, sums = digests.declared(request.headers.get), Sums()
+    await arrivals.must_have_room(region, claims, max(0, expected - MAX_METADATA))
     async with Upload(region, claims, expected=expected) as upload:
         form = _Form(upload, claims)
         try:
@@ -56,12 +62,15 @@ async def receive(request: Request, region: Region, claims: Claims) -> StoredObj
                 boundary, max_segment_count=2, max_header_count=8, strict=True
             ) as parser:
                 async for chunk in web.chunks(request):
+                    if of_body:
+                        sums.add(chunk)
                     if chunk and not form.ended:
                         for event in parser.parse(chunk):
                             await form.take(event)
         except multipart.MultipartError as error:
             raise _translated(error) from None
-        return await upload.finish(form.wanted())
+        of_body.must_be(sums.digests())
+        return await upload.finish(replace(form.wanted(), repeat_key=key))
 
 
 class _Form:
@@ -74,6 +83,7 @@ class _Form:
         self._content: multipart.MultipartSegment | None = None
         self._metadata = bytearray()
         self._wanted: Wanted | None = None
+        self._declared = Declared()
 
     @property
     def ended(self) -> bool:
@@ -109,6 +119,8 @@ class _Form:
             self._wanted,
             name=self._wanted.name or self._content.filename or "",
             mime_type=self._wanted.mime_type or self._content.content_type or "",
+            checksum=self._declared.md5 or self._wanted.checksum,
+            sha256=self._declared.sha256,
         )
 
     def _begin(self, part: multipart.MultipartSegment) -> None:
@@ -120,11 +132,12 @@ class _Form:
         self._part = part
         if part.name == "content":
             self._content = part
+            self._declared = digests.declared(part.header)
 
     def _end(self) -> None:
         if self._part is not self._content:
             self._wanted = parse(bytes(self._metadata))
-            content.check(self._claims, self._wanted)
+            arrivals.check(self._claims, self._wanted)
         self._part = None
 
 
@@ -153,6 +166,19 @@ def parse(raw: bytes) -> Wanted:
     )
 
 
+def repeat_key(request: Request) -> str:
+    """The Idempotency-Key, with or without the quotes of a structured field; or empty."""
+    text = request.headers.get("idempotency-key")
+    if text is None:
+        return ""
+    key = text.strip().removeprefix('"').removesuffix('"')
+    if not _REPEAT_KEY.fullmatch(key):
+        raise BadInput(
+            "An Idempotency-Key has 1 to 255 visible ASCII characters.", field="Idempotency-Key"
+        )
+    return key
+
+
 def _boundary(request: Request) -> str:
     kind, options = multipart.parse_options_header(request.headers.get("content-type", ""))
     if kind.lower() != "multipart/form-data" or not options.get("boundary"):
@@ -162,7 +188,8 @@ def _boundary(request: Request) -> str:
     return str(options["boundary"])
 
 
-def _declared_length(request: Request) -> int:
+def declared_length(request: Request) -> int:
+    """Content-Length, or 0 where it does not say."""
     text = request.headers.get("content-length", "0")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 

@@ -1,0 +1,249 @@
+"""SQL of what is held: who holds which bytes, how much that is, and which uploads are repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from soundkeep.foundation.database import Connection, Database
+from soundkeep.foundation.sql import one_of
+from soundkeep.region.model import Arrival, StoredObject
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a customer's objects amount to, whether or not they share bytes."""
+
+    objects: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """The bytes that objects hold."""
+
+    key: str
+    customer: str
+    sha256: str
+    size: int
+    refs: int
+
+
+# ---- blobs ----------------------------------------------------------------------------------
+
+
+async def share_blobs(
+    tx: Connection, objects: Sequence[StoredObject]
+) -> dict[str, str]:  # every customer: each row names its own
+    """Let each object hold the blob of its bytes: object id to the key, its own or an older one."""
+    ordered = sorted(objects, key=lambda each: (each.customer, each.digests.sha256, each.id))
+    await tx.many(
+        """
+        INSERT INTO blobs (key, customer, sha256, edition, size, refs, verified_ms)
+        VALUES (:key, :customer, :sha256, '', :size, 1, :at_ms)
+        ON CONFLICT (customer, sha256, edition) DO UPDATE SET refs = blobs.refs + 1
+        """,
+        [
+            {
+                "key": each.blob,
+                "customer": each.customer,
+                "sha256": each.digests.sha256,
+                "size": each.digests.size,
+                "at_ms": each.updated_ms,
+            }
+            for each in ordered
+        ],
+    )
+    wanted = one_of("sha256", "sha256", {each.digests.sha256 for each in objects})
+    rows = await tx.all(
+        f"SELECT customer, sha256, key FROM blobs WHERE {wanted.sql} AND edition = ''",
+        wanted.params,
+    )
+    keys = {(customer, sha256): key for customer, sha256, key in rows}
+    return {each.id: keys[each.customer, each.digests.sha256] for each in objects}
+
+
+async def hold_blobs(
+    tx: Connection, objects: Sequence[StoredObject]
+) -> None:  # every customer: each row names its own
+    """Let each object hold the blob that it names, whose bytes are in place."""
+    await tx.many(
+        """
+        INSERT INTO blobs (key, customer, sha256, edition, size, refs, verified_ms)
+        VALUES (:key, :customer, :sha256, :key, :size, 1, 0)
+        ON CONFLICT (key) DO UPDATE SET refs = blobs.refs + 1
+        """,
+        [
+            {
+                "key": each.blob,
+                "customer": each.customer,
+                "sha256": each.digests.sha256,
+                "size": each.digests.size,
+            }
+            for each in objects
+        ],
+    )
+
+
+async def release_blobs(
+    tx: Connection, keys: Sequence[str], *, customer: str
+) -> None:  # one holder for each time a key is named
+    """Let one holder go of each key; what nobody holds any more is to be removed."""
+    await tx.many(
+        "UPDATE blobs SET refs = refs - 1 WHERE key = :key AND customer = :customer",
+        [{"key": key, "customer": customer} for key in sorted(keys)],
+    )
+    wanted = one_of("key", "key", set(keys))
+    params = {**wanted.params, "customer": customer}
+    await tx.run(
+        f"""
+        INSERT INTO discarded (key)
+        SELECT key FROM blobs WHERE {wanted.sql} AND customer = :customer AND refs = 0
+        """,
+        params,
+    )
+    await tx.run(
+        f"DELETE FROM blobs WHERE {wanted.sql} AND customer = :customer AND refs = 0", params
+    )
+
+
+async def known_keys(
+    db: Database, keys: Iterable[str]
+) -> set[str]:  # every customer: a sweep of unfinished uploads
+    """Those of the keys whose blob somebody holds."""
+    wanted = one_of("key", "key", keys)
+    rows = await db.scan(f"SELECT key FROM blobs WHERE {wanted.sql}", wanted.params)
+    return {row[0] for row in rows}
+
+
+async def discarded_keys(
+    db: Database, *, limit: int
+) -> list[str]:  # every customer: what is to be removed is nobody's
+    """Keys of blobs that nobody holds any more."""
+    rows = await db.scan("SELECT key FROM discarded ORDER BY key LIMIT :limit", {"limit": limit})
+    return [row[0] for row in rows]
+
+
+async def forget_discarded(
+    tx: Connection, keys: Sequence[str]
+) -> None:  # every customer: as `discarded_keys`
+    """Their bytes are gone."""
+    wanted = one_of("key", "key", keys)
+    await tx.run(f"DELETE FROM discarded WHERE {wanted.sql}", wanted.params)
+
+
+async def blobs_to_verify(
+    db: Database, *, before_ms: int, limit: int
+) -> list[Blob]:  # every customer: the operator's check of the whole store
+    """Blobs that were not read since then, longest ago first."""
+    rows = await db.scan(
+        """
+        SELECT key, customer, sha256, size, refs FROM blobs
+        WHERE verified_ms < :before_ms ORDER BY verified_ms, key LIMIT :limit
+        """,
+        {"before_ms": before_ms, "limit": limit},
+    )
+    return [Blob(*row) for row in rows]
+
+
+async def mark_verified(tx: Connection, key: str, *, customer: str, at_ms: int) -> None:
+    """Its bytes were read and are what they should be."""
+    await tx.run(
+        """
+        UPDATE blobs SET verified_ms = :at_ms WHERE key = :key AND customer = :customer
+        """,
+        {"key": key, "customer": customer, "at_ms": at_ms},
+    )
+
+
+async def retire_blob(tx: Connection, key: str, *, customer: str, at_ms: int) -> None:
+    """Its bytes are rotten: no new object may share them."""
+    await tx.run(
+        """
+        UPDATE blobs SET edition = key, verified_ms = :at_ms
+        WHERE key = :key AND customer = :customer
+        """,
+        {"key": key, "customer": customer, "at_ms": at_ms},
+    )
+
+
+# ---- usage ----------------------------------------------------------------------------------
+
+
+async def usage(db: Database, *, customer: str) -> Usage:
+    """What a customer's objects amount to now."""
+    row = await db.one(
+        "SELECT objects, bytes FROM usage WHERE customer = :customer", {"customer": customer}
+    )
+    return Usage() if row is None else Usage(row[0], row[1])
+
+
+async def add_usage(tx: Connection, more: Usage, *, customer: str) -> Usage:
+    """Count what comes (or, below zero, what goes); what it amounts to then."""
+    row = await tx.one(
+        """
+        INSERT INTO usage (customer, objects, bytes) VALUES (:customer, :objects, :bytes)
+        ON CONFLICT (customer) DO UPDATE
+        SET objects = usage.objects + excluded.objects, bytes = usage.bytes + excluded.bytes
+        RETURNING objects, bytes
+        """,
+        {"customer": customer, "objects": more.objects, "bytes": more.bytes},
+    )
+    assert row is not None
+    return Usage(row[0], row[1])
+
+
+# ---- repeats --------------------------------------------------------------------------------
+
+
+async def claim_names(
+    tx: Connection, arrivals: Sequence[Arrival]
+) -> Mapping[str, str]:  # every customer: each row names its own
+    """Let each arrival have its repeat name unless another has it: object id to who has it."""
+    named = sorted(
+        (each for each in arrivals if each.repeat), key=lambda each: (each.repeat, each.stored.id)
+    )
+    if not named:
+        return {}
+    await tx.many(
+        """
+        INSERT INTO repeats (customer, name, object_id, fingerprint)
+        VALUES (:customer, :name, :object_id, :fingerprint)
+        ON CONFLICT (customer, name) DO NOTHING
+        """,
+        [
+            {
+                "customer": each.stored.customer,
+                "name": each.repeat,
+                "object_id": each.stored.id,
+                "fingerprint": each.fingerprint,
+            }
+            for each in named
+        ],
+    )
+    wanted = one_of("name", "name", {each.repeat for each in named})
+    rows = await tx.all(
+        f"SELECT customer, name, object_id FROM repeats WHERE {wanted.sql}", wanted.params
+    )
+    owners = {(customer, name): object_id for customer, name, object_id in rows}
+    return {each.stored.id: owners[each.stored.customer, each.repeat] for each in named}
+
+
+async def repeated(db: Database, name: str, *, customer: str) -> tuple[str, str] | None:
+    """(object id, fingerprint) of the upload that has this name."""
+    row = await db.one(
+        """
+        SELECT object_id, fingerprint FROM repeats WHERE customer = :customer AND name = :name
+        """,
+        {"customer": customer, "name": name},
+    )
+    return None if row is None else (row[0], row[1])
+
+
+async def forget_repeats(tx: Connection, ids: Sequence[str], *, customer: str) -> None:
+    """These objects are gone for good: what made them may be sent anew."""
+    wanted = one_of("object_id", "object", ids)
+    await tx.run(
+        f"DELETE FROM repeats WHERE customer = :customer AND {wanted.sql}",
+        {"customer": customer, **wanted.params},
+    )
