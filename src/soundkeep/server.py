@@ -38,8 +38,8 @@ from soundkeep.identity import plane as identity_plane
 from soundkeep.identity.plane import Identity, Policy
 from soundkeep.identity.tokens import Issuer
 from soundkeep.region import http as region_http
+from soundkeep.region import integrity, retention
 from soundkeep.region import plane as region_plane
-from soundkeep.region import retention
 from soundkeep.region.model import Quota, Quotas
 from soundkeep.region.plane import Limits, Region
 from soundkeep.settings import REFERENCE_REGIONS, RegionSettings, Settings
@@ -106,6 +106,8 @@ def limits(wanted: RegionSettings) -> Limits:
         search_seconds=wanted.search_seconds,
         count_seconds=wanted.count_milliseconds / 1000,
         upload_hours=wanted.upload_hours,
+        verify_days=wanted.verify_days,
+        verify_bytes_per_second=wanted.verify_bytes_per_second,
         quotas=Quotas(Quota(wanted.quota_objects, wanted.quota_bytes), special),
     )
 
@@ -150,8 +152,9 @@ async def running(
                 raise Conflict(f"{wanted.blobs}: another service is starting with this folder.")
         issuer = Issuer(identity)
         await issuer.trust()
-        upkeep = asyncio.create_task(_upkeep(issuer, regions.values()))
-        stack.callback(upkeep.cancel)
+        chores = [_upkeep(issuer, regions.values()), *map(integrity.watch, regions.values())]
+        for chore in [asyncio.create_task(chore) for chore in chores]:
+            stack.callback(chore.cancel)
         yield _application(settings, issuer, regions)
 
 

@@ -70,6 +70,8 @@ class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     search_seconds: int = 5
     count_milliseconds: int = 500
     upload_hours: int = 24
+    verify_days: int = 30
+    verify_bytes_per_second: int = 4 * 1024**2
     quota_objects: int = 0
     quota_bytes: int = 0
     quotas: dict[str, QuotaSettings] = {}
@@ -235,6 +237,9 @@ def _check_numbers(settings: Settings) -> None:
         least.append((f"regions.{region}.search_seconds", each.search_seconds, 1))
         least.append((f"regions.{region}.count_milliseconds", each.count_milliseconds, 0))
         least.append((f"regions.{region}.upload_hours", each.upload_hours, 1))
+        least.append((f"regions.{region}.verify_days", each.verify_days, 0))
+        rate = each.verify_bytes_per_second
+        least.append((f"regions.{region}.verify_bytes_per_second", rate, 1))
         least.append((f"regions.{region}.quota_objects", each.quota_objects, 0))
         least.append((f"regions.{region}.quota_bytes", each.quota_bytes, 0))
         for name, quota in each.quotas.items():

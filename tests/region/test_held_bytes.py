@@ -17,16 +17,22 @@ from region_world import (
     METADATA,
     NOTHING,
     OBJECTS,
+    START_MS,
+    an_object,
     fault,
     multipart,
     opened,
 )
 
+from soundkeep.foundation import migrate as migrations
 from soundkeep.foundation.claims import Reach, internal
-from soundkeep.region import ledger, retention
-from soundkeep.region.model import Quota, Quotas
+from soundkeep.foundation.database import connect
+from soundkeep.region import ledger, retention, store
+from soundkeep.region.model import Digests, Quota, Quotas, State
+from soundkeep.region.plane import PACKAGES
 
 SOUND = b"sound"
+DIGESTS = Digests(5, hashlib.md5(SOUND).hexdigest(), hashlib.sha256(SOUND).hexdigest(), 0)
 PURGER = internal("acme", by="test", owner="olga", regions=("us-east",))
 
 
@@ -127,6 +133,37 @@ async def test_a_purge_reaches_no_further_than_its_customer_and_scope(world):
 
     assert found == [0, 0]
     assert (await world.client().get(f"{OBJECTS}/{made['id']}/content")).content == SOUND
+
+
+async def test_what_was_kept_before_is_counted_and_shared(database_url, tmp_path, monkeypatch):
+    """Two objects of the same bytes in files of their own, as the version before kept them."""
+    every = migrations.written
+    monkeypatch.setattr(
+        migrations, "written",
+        lambda package, engine: [
+            each for each in every(package, engine)
+            if (each.package, each.number) < ("region", 3)
+        ],
+    )  # fmt: skip
+    db = await connect(database_url)
+    await migrations.migrate(db, PACKAGES, clock=lambda: START_MS)
+    old = [
+        an_object(f"{number:08d}", state=state, digests=DIGESTS)
+        for number, state in enumerate((State.AVAILABLE, State.REVOKED, State.DELETED))
+    ]
+    async with db.transaction() as tx:
+        await store.add_objects(tx, old)
+    await db.close()
+    monkeypatch.undo()
+    async with opened(database_url, tmp_path) as world:
+        before = await blobs(world), await used(world)
+        made = await world.uploaded(SOUND)
+        after = await blobs(world), await used(world)
+        row = await world.rows("SELECT blob FROM objects WHERE id = :id", id=made["id"])
+
+    assert before == ([("acme", 5, 1), ("acme", 5, 1)], (2, 10))
+    assert after == ([("acme", 5, 1), ("acme", 5, 2)], (3, 15))
+    assert row == [("00000000",)]
 
 
 # ---- repeated uploads

@@ -157,6 +157,23 @@ def test_doctor_finds_lost_bytes_and_an_open_key(demo):
     assert "chmod 600" in found.stdout
 
 
+def test_doctor_reads_every_byte_when_asked(demo):
+    """What rotted is told apart from what is whole, and marked, so a second look finds no more."""
+    rotten = next((demo.folder / "regions/us-east/blobs/kept").glob("*/*"))
+    raw = bytearray(rotten.read_bytes())
+    raw[0] ^= 1
+    rotten.write_bytes(raw)
+    found = [
+        soundkeep("doctor", *options, "--config", demo.config)
+        for options in ([], ["--verify"], ["--verify"])
+    ]
+
+    assert [each.returncode for each in found] == [0, 1, 1]
+    assert f"1 rotten; 1 objects are FAILED now: {rotten.name}" in found[1].stdout
+    assert "1 rotten; 0 objects are FAILED now" in found[2].stdout
+    assert found[1].stderr == ""
+
+
 def test_doctor_finds_an_altered_audit_record(demo):
     import apsw
 

@@ -14,6 +14,7 @@ from soundkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soundkeep.identity.plane import Identity
+    from soundkeep.region.plane import Region
 
 NAME = "doctor"
 
@@ -21,21 +22,22 @@ NAME = "doctor"
 def command(
     *,
     config: Annotated[Path, Parameter(help="The settings: a TOML file.")] = Path("soundkeep.toml"),
+    verify: Annotated[bool, Parameter(help="Read every recording, mark what rotted.")] = False,
 ) -> int:
     """Check settings, secret key, databases, audit chains and recordings; exit with 1 if amiss."""
-    return asyncio.run(_examine(installation.load(config), config))
+    return asyncio.run(_examine(installation.load(config), config, verify=verify))
 
 
-async def _examine(settings: Settings, config: Path) -> int:
+async def _examine(settings: Settings, config: Path, *, verify: bool) -> int:
     amiss = 0
     print(f"ok    settings        {config}")
-    async for good, what in _findings(settings):
+    async for good, what in _findings(settings, verify=verify):
         amiss += not good
         print(f"{'ok   ' if good else 'AMISS'} {what}")
     return 1 if amiss else 0
 
 
-async def _findings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
+async def _findings(settings: Settings, *, verify: bool) -> AsyncIterator[tuple[bool, str]]:
     from soundkeep import server
     from soundkeep.foundation import audit
     from soundkeep.foundation.database import connect
@@ -73,8 +75,36 @@ async def _findings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
             total, lost = await retention.survey(region)
             advice = "".join(f" {each}" for each in lost[:10])
             yield not lost, f"recordings      {name}: {total}, {len(lost)} without bytes{advice}"
+            if verify:
+                yield await _verified(region)
         finally:
             await region.close()
+
+
+async def _verified(region: Region) -> tuple[bool, str]:
+    """Read every blob, with a progress bar where somebody looks on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    from soundkeep.region import integrity
+
+    now_ms = region.clock() + 1
+    blobs, size = await integrity.pending(region, before_ms=now_ms)
+    failed: list[str] = []
+    rotten = 0
+    columns = (region.name, BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    screen = Console(stderr=True)
+    with Progress(
+        *columns, console=screen, transient=True, disable=not screen.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=size)
+        async for finding in integrity.verify(region, before_ms=now_ms):
+            progress.advance(task, finding.blob.size)
+            rotten += not finding.sound
+            failed += finding.failed
+    advice = "".join(f" {each}" for each in failed[:10])
+    what = f"bytes           {region.name}: {blobs} blobs read, {rotten} rotten"
+    return not rotten, what + (f"; {len(failed)} objects are FAILED now:{advice}" if rotten else "")
 
 
 async def _signing_keys(identity: Identity) -> tuple[bool, str]:

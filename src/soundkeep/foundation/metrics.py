@@ -23,6 +23,12 @@ _SECONDS = Histogram(
     buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10),
 )
 _BYTES_IN = Counter("soundkeep_uploaded_bytes_total", "Bytes of recordings taken in.", ("region",))
+_VERIFIED = Counter(
+    "soundkeep_verified_bytes_total", "Bytes of recordings that were read again.", ("region",)
+)
+_ROTTEN = Counter(
+    "soundkeep_rotten_blobs_total", "Blobs whose bytes were lost or changed.", ("region",)
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
@@ -45,6 +51,13 @@ def _seconds_of(route: str) -> Histogram:
 def count_upload(region: str, size: int) -> None:
     """One stored object of `size` bytes."""
     _BYTES_IN.labels(region).inc(size)
+
+
+def count_verified(region: str, size: int, *, rotten: bool) -> None:
+    """One blob of `size` bytes was read again."""
+    _VERIFIED.labels(region).inc(size)
+    if rotten:
+        _ROTTEN.labels(region).inc()
 
 
 def exposition() -> bytes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -91,7 +91,7 @@ class Blobs(Protocol):
     def at_hand(self, key: str, size: int) -> bytes | None:
         """All bytes of a small blob that are in memory; else None, without waiting."""
 
-    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes from `start` up to and without `end`; Unavailable before the first, if ever."""
 
     async def link(self, key: str, *, seconds: int) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.errors import Gone, IllegalMove, NotFound
@@ -36,7 +36,9 @@ def at_hand(region: Region, found: Readable) -> bytes | None:
     return region.blobs.at_hand(found.blob, found.size)
 
 
-async def slices(region: Region, found: Readable, start: int, end: int) -> AsyncIterator[bytes]:
+async def slices(
+    region: Region, found: Readable, start: int, end: int
+) -> AsyncGenerator[bytes, None]:
     """The bytes of a readable object from `start` up to and without `end`."""
     return await region.blobs.read(found.blob, start, end)
 

@@ -146,6 +146,20 @@ async def blobs_to_verify(
     return [Blob(*row) for row in rows]
 
 
+async def blobs_before(
+    db: Database, *, before_ms: int
+) -> tuple[int, int]:  # every customer: as `blobs_to_verify`
+    """How many blobs were not read since then, and how many bytes they have."""
+    rows = await db.scan(
+        """
+        SELECT count(*), CAST(coalesce(sum(size), 0) AS BIGINT) FROM blobs
+        WHERE verified_ms < :before_ms
+        """,
+        {"before_ms": before_ms},
+    )
+    return rows[0][0], rows[0][1]
+
+
 async def mark_verified(tx: Connection, key: str, *, customer: str, at_ms: int) -> None:
     """Its bytes were read and are what they should be."""
     await tx.run(
@@ -156,15 +170,16 @@ async def mark_verified(tx: Connection, key: str, *, customer: str, at_ms: int) 
     )
 
 
-async def retire_blob(tx: Connection, key: str, *, customer: str, at_ms: int) -> None:
-    """Its bytes are rotten: no new object may share them."""
-    await tx.run(
+async def retire_blob(tx: Connection, key: str, *, customer: str, at_ms: int) -> bool:
+    """Its bytes are rotten: no new object may share them. False where nothing holds it."""
+    retired = await tx.run(
         """
         UPDATE blobs SET edition = key, verified_ms = :at_ms
         WHERE key = :key AND customer = :customer
         """,
         {"key": key, "customer": customer, "at_ms": at_ms},
     )
+    return bool(retired)
 
 
 # ---- usage ----------------------------------------------------------------------------------
@@ -247,3 +262,25 @@ async def forget_repeats(tx: Connection, ids: Sequence[str], *, customer: str) -
         f"DELETE FROM repeats WHERE customer = :customer AND {wanted.sql}",
         {"customer": customer, **wanted.params},
     )
+
+
+# ---- leases ---------------------------------------------------------------------------------
+
+
+async def lease(
+    tx: Connection, name: str, *, holder: str, now_ms: int, until_ms: int
+) -> bool:  # every customer: work for all of them
+    """Take a lease, or hold it for longer; False where another has it."""
+    params = {"name": name, "holder": holder, "now_ms": now_ms, "until_ms": until_ms}
+    await tx.run(
+        "INSERT INTO leases (name, holder, until_ms) VALUES (:name, '', 0) ON CONFLICT DO NOTHING",
+        {"name": name},
+    )
+    taken = await tx.run(
+        """
+        UPDATE leases SET holder = :holder, until_ms = :until_ms
+        WHERE name = :name AND (holder = :holder OR until_ms < :now_ms)
+        """,
+        params,
+    )
+    return bool(taken)

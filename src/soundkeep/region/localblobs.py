@@ -11,7 +11,7 @@ import asyncio
 import errno
 import fcntl
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -137,7 +137,7 @@ class LocalBlobs:
         finally:
             os.close(file)
 
-    async def read(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes from `start` up to and without `end`; Unavailable where they are not there."""
         path = self._path(key)
         found = self._size(path)
@@ -322,7 +322,7 @@ class _Staging(_Writing):
             os.close(file)
 
 
-async def _pieces(path: str, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+async def _pieces(path: str, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
     file = await _in_thread(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     try:
         while start < end:

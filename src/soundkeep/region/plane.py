@@ -33,6 +33,8 @@ class Limits:
     search_seconds: float = 5.0
     count_seconds: float = 0.5
     upload_hours: int = 24
+    verify_days: int = 30
+    verify_bytes_per_second: int = 4 * 1024**2
     quotas: Quotas = _NO_QUOTAS
 
 

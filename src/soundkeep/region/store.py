@@ -179,6 +179,35 @@ async def delete_objects(
     return found
 
 
+async def ids_of_blob(db: Database, blob: str, *, customer: str, state: State) -> list[str]:
+    """The objects in this state that hold a blob: all of the customer's rows are looked at."""
+    rows = await db.scan(
+        """
+        SELECT id FROM objects WHERE customer = :customer AND state = :state AND blob = :blob
+        """,
+        {"customer": customer, "state": state, "blob": blob},
+    )
+    return [row[0] for row in rows]
+
+
+async def move_objects(
+    tx: Connection, ids: Sequence[str], before: State, after: State, *, customer: str, at_ms: int
+) -> list[Readable]:
+    """Put objects from one state into another: those that were in it, as they were."""
+    wanted = one_of("id", "id", ids)
+    lock = "FOR UPDATE" if tx.engine == "postgresql" else ""
+    rows = await tx.all(
+        f"""
+        SELECT {_READABLE} FROM objects
+        WHERE {wanted.sql} AND customer = :customer AND state = :state ORDER BY id {lock}
+        """,
+        {**wanted.params, "customer": customer, "state": before},
+    )
+    found = [_readable(row) for row in rows]
+    await _move(tx, [each.id for each in found], after, customer=customer, at_ms=at_ms)
+    return found
+
+
 async def _move(
     tx: Connection, ids: Sequence[str], state: State, *, customer: str, at_ms: int
 ) -> None:

@@ -41,3 +41,10 @@ CREATE TABLE repeats (
     PRIMARY KEY (customer, name)
 );
 CREATE INDEX repeats_of_object ON repeats (customer, object_id);
+
+-- Who does a region's background work: one process at a time.
+CREATE TABLE leases (
+    name     {text} PRIMARY KEY,
+    holder   {text} NOT NULL,
+    until_ms BIGINT NOT NULL
+);

@@ -1,0 +1,145 @@
+"""Whether the bytes are still what they were: they are read again, and what rotted is marked."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from soundkeep.foundation import audit, metrics
+from soundkeep.foundation.audit import Deed, Event
+from soundkeep.foundation.clock import DAY, MINUTE
+from soundkeep.foundation.errors import SoundkeepError, Unavailable
+from soundkeep.region import ledger, store
+from soundkeep.region.ledger import Blob
+from soundkeep.region.model import Readable, State
+from soundkeep.region.plane import Region
+
+_AT_ONCE = 100
+_LEASE = "verification"
+_LEASE_MS = 30 * MINUTE
+_IDLE_SECONDS = 60.0
+
+log = structlog.get_logger("integrity")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A blob that was read again; `failed` are the objects that its rot took away."""
+
+    blob: Blob
+    sound: bool
+    failed: tuple[str, ...] = ()
+
+
+async def verify(
+    region: Region, *, before_ms: int, bytes_per_second: float = float("inf")
+) -> AsyncGenerator[Finding, None]:
+    """Read every blob that was not read since `before_ms`, longest ago first.
+
+    Objects whose bytes are lost or changed become FAILED, with an audit record; new uploads of the
+    same bytes get a blob of their own. Unavailable where the store as a whole does not answer.
+    """
+    while blobs := await ledger.blobs_to_verify(region.db, before_ms=before_ms, limit=_AT_ONCE):
+        for blob in blobs:
+            sound = await _is_sound(region, blob, bytes_per_second)
+            metrics.count_verified(region.name, blob.size, rotten=not sound)
+            if sound:
+                async with region.db.transaction() as tx:
+                    await ledger.mark_verified(
+                        tx, blob.key, customer=blob.customer, at_ms=region.clock()
+                    )
+                yield Finding(blob, sound=True)
+            else:
+                yield Finding(blob, sound=False, failed=await _fail(region, blob))
+
+
+async def pending(region: Region, *, before_ms: int) -> tuple[int, int]:
+    """How many blobs `verify` would read, and how many bytes."""
+    return await ledger.blobs_before(region.db, before_ms=before_ms)
+
+
+async def watch(region: Region) -> None:
+    """Verify for ever, at the region's pace; of all its processes one at a time."""
+    days, holder = region.limits.verify_days, region.entropy(16).hex()
+    while days:
+        try:
+            if await _is_ours(region, holder):
+                found = verify(
+                    region,
+                    before_ms=region.clock() - days * DAY,
+                    bytes_per_second=region.limits.verify_bytes_per_second,
+                )
+                async with aclosing(found) as findings:
+                    until_ms = region.clock() + _LEASE_MS // 2
+                    async for _ in findings:
+                        if region.clock() > until_ms:
+                            break  # to say again that it is ours
+        except SoundkeepError as error:
+            log.warning("verification", region=region.name, error=error.message)
+        await asyncio.sleep(_IDLE_SECONDS)
+
+
+async def _is_ours(region: Region, holder: str) -> bool:
+    now_ms = region.clock()
+    async with region.db.transaction() as tx:
+        return await ledger.lease(
+            tx, _LEASE, holder=holder, now_ms=now_ms, until_ms=now_ms + _LEASE_MS
+        )
+
+
+async def _is_sound(region: Region, blob: Blob, bytes_per_second: float) -> bool:
+    digest = hashlib.sha256()
+    try:
+        if await region.blobs.size(blob.key) != blob.size:
+            return False
+        async with aclosing(await region.blobs.read(blob.key, 0, blob.size)) as pieces:
+            async for piece in pieces:
+                digest.update(piece)
+                await asyncio.sleep(len(piece) / bytes_per_second)
+    except Unavailable as error:
+        if error.facts.get("lost") == blob.key:
+            return False
+        raise
+    return digest.hexdigest() == blob.sha256
+
+
+async def _fail(region: Region, blob: Blob) -> tuple[str, ...]:
+    customer, at_ms = blob.customer, region.clock()
+    ids = await store.ids_of_blob(region.db, blob.key, customer=customer, state=State.AVAILABLE)
+    failed: list[Readable] = []
+    async with region.db.transaction() as tx:
+        if not await ledger.retire_blob(tx, blob.key, customer=customer, at_ms=at_ms):
+            return ()  # nothing holds it any more: its bytes may go
+        for start in range(0, len(ids), _AT_ONCE):
+            failed += await store.move_objects(
+                tx,
+                ids[start : start + _AT_ONCE],
+                State.AVAILABLE,
+                State.FAILED,
+                customer=customer,
+                at_ms=at_ms,
+            )
+        deeds = [_failed(customer, each, at_ms) for each in failed]
+        await audit.append(tx, deeds, entropy=region.entropy)
+    log.error("rotten", region=region.name, blob=blob.key, objects=len(failed))
+    return tuple(each.id for each in failed)
+
+
+def _failed(customer: str, found: Readable, at_ms: int) -> Deed:
+    return Deed(
+        customer=customer,
+        at_ms=at_ms,
+        event=Event.UPDATE,
+        service="storage",
+        entity_type="object",
+        entity_key=found.id,
+        display_name=found.name,
+        user_id="",
+        old={"objectState": found.state},
+        new={"objectState": State.FAILED, "reason": "its bytes are lost or changed"},
+    )
