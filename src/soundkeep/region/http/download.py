@@ -5,6 +5,7 @@ RFC 9110 §13 to §15, RFC 9530 (digests), RFC 6266 (names). Contract §2, "Obje
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from soundkeep.region.plane import Region
 
 _NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\]')
 _SEND_SIZE = 64 * 1024
-"""The server keeps several pieces of every reader that is slower than we are."""
+"""Small, since the server holds several pieces for a reader that is slower than we are."""
 
 _BOUNDARY_BYTES = 16
 
@@ -124,6 +125,7 @@ async def _pieces(
             async for piece in slices:
                 for at in range(0, len(piece), _SEND_SIZE):
                     yield piece[at : at + _SEND_SIZE]
+                await asyncio.sleep(0)  # reading from memory and sending may both take no waiting
     if tail:
         yield tail
 
