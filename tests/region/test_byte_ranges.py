@@ -244,6 +244,36 @@ async def test_a_reader_that_stalls_and_leaves_lets_go_of_the_file_at_once(local
             stalled.set()
             await asyncio.Event().wait()
 
+    request = asked(header)
+    await download.answer(request, local.region, found)(request.scope, receive, send)
+
+    assert (opened, open_files(local.folder)) == (1, 0)
+
+
+async def test_a_reader_that_left_is_noticed_though_nothing_waits_any_more(local):
+    """To a client that is gone, a server "sends" at once, and bytes in memory are read at once."""
+    made = await local.uploaded(LONG)
+    found = await content.readable(local.region, local.claims(), made["id"])
+    left, sent = asyncio.Event(), 0
+
+    async def receive() -> dict:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict) -> None:
+        nonlocal sent
+        sent += len(message.get("body", b""))
+        if sent:
+            left.set()
+
+    request = asked("bytes=1-")
+    await download.answer(request, local.region, found)(request.scope, receive, send)
+
+    assert 0 < sent <= 2 * MIB
+
+
+def asked(header: str) -> Request:
+    """A request as Granian brings it."""
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -252,9 +282,7 @@ async def test_a_reader_that_stalls_and_leaves_lets_go_of_the_file_at_once(local
         "query_string": b"",
         "headers": [(b"range", header.encode())],
     }
-    await download.answer(Request(scope), local.region, found)(scope, receive, send)
-
-    assert (opened, open_files(local.folder)) == (1, 0)
+    return Request(scope)
 
 
 def open_files(folder: Path) -> int:

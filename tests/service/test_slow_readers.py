@@ -25,7 +25,7 @@ MOST = 128 * MIB
 """A piece read and some more waiting to be sent: 2 MiB for each reader, not the 64 it asked for."""
 
 
-def workers(service: Service) -> list[Path]:
+def processes(service: Service) -> list[Path]:
     """Every process of the service."""
     group = str(service.process.pid)
     return [each.parent for each in Path("/proc").glob("[0-9]*/stat") if _group(each) == group]
@@ -41,7 +41,7 @@ def _group(stat: Path) -> str:
 def memory(service: Service) -> int:
     """Bytes that the service's processes hold in memory, together."""
     lines = [
-        line for each in workers(service) for line in (each / "status").read_text().splitlines()
+        line for each in processes(service) for line in (each / "status").read_text().splitlines()
     ]
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
@@ -50,7 +50,7 @@ def open_files(service: Service, folder: Path) -> int:
     """How many open files of the service lie below the folder."""
     return sum(
         _target(link).startswith(f"{folder}/")
-        for each in workers(service)
+        for each in processes(service)
         for link in (each / "fd").iterdir()
     )
 
