@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
@@ -12,7 +11,15 @@ from functools import lru_cache
 from soundkeep.foundation.clock import SECOND
 from soundkeep.foundation.errors import PreconditionFailed, RangeNotSatisfiable
 
-_RANGE = re.compile(r"bytes=\s*(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))\s*", re.IGNORECASE)
+MAX_RANGES = 50
+"""How many ranges one request may ask for."""
+
+_SPACE = " \t"
+_MAX_DIGITS = 19
+_BEYOND = 10**_MAX_DIGITS
+"""Stands for every longer number: no object has so many bytes."""
+
+_MAX_DATE = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +61,60 @@ def is_fresh(headers: Mapping[str, str], current: Validators) -> bool:
     return since is not None and current.modified_ms // SECOND <= since
 
 
-def part(headers: Mapping[str, str], current: Validators, size: int) -> Slice | None:
-    """The one range that is asked for; None for the whole. Several ranges get the whole."""
-    asked = _RANGE.fullmatch(headers.get("range", ""))
-    if asked is None or not _range_applies(headers.get("if-range"), current):
+def ranges(headers: Mapping[str, str], current: Validators, size: int) -> Sequence[Slice] | None:
+    """The ranges that are asked for (RFC 9110 §14.2); None for the whole.
+
+    What overlaps or touches is one range, at the place of the first of them; what lies outside is
+    left out. RangeNotSatisfiable where nothing is left, and for more than MAX_RANGES of them.
+    """
+    unit, _, listed = headers.get("range", "").partition("=")
+    if unit.lower() != "bytes" or not _range_applies(headers.get("if-range"), current):
         return None
-    first, last, suffix = asked.groups()
-    if suffix is not None:
-        if int(suffix) == 0 or size == 0:
-            raise _outside(size)
-        return Slice(max(0, size - int(suffix)), size)
-    start, end = int(first), min(int(last) + 1, size) if last else size
-    if last and int(last) < start:
-        return None  # not a valid range: ignored (RFC 9110 §14.1.1)
-    if start >= size:
+    specs = [spec for each in listed.split(",") if (spec := each.strip(_SPACE))]
+    if len(specs) > MAX_RANGES:
+        raise RangeNotSatisfiable(
+            f"Ask for {MAX_RANGES} ranges at most.", content_range=f"bytes */{size}"
+        )
+    asked = [_slice(spec, size) for spec in specs]
+    if not asked or None in asked:
+        return None  # not valid: ignored (RFC 9110 §14.1.1)
+    inside = [each for each in asked if each is not None and each.start < each.end]
+    if not inside:
         raise _outside(size)
-    return Slice(start, end)
+    return _merged(inside)
+
+
+def _slice(spec: str, size: int) -> Slice | None:
+    """One range within the bytes, empty where it lies outside of them; None if it is not valid."""
+    first, dash, last = spec.partition("-")
+    digits = first + last
+    if not (dash and digits.isascii() and digits.isdigit()):
+        return None
+    if not first:
+        return Slice(max(0, size - _number(last)), size)
+    start = _number(first)
+    if last and _number(last) < start:
+        return None
+    return Slice(start, min(_number(last) + 1, size) if last else size)
+
+
+def _merged(asked: Iterable[Slice]) -> list[Slice]:
+    """The same bytes in as few slices as can be."""
+    places = sorted(enumerate(asked), key=lambda placed: placed[1].start)
+    merged: list[tuple[int, Slice]] = []
+    for place, each in places:
+        if merged and each.start <= merged[-1][1].end:
+            earlier, before = merged[-1]
+            joined = Slice(before.start, max(before.end, each.end))
+            merged[-1] = (min(earlier, place), joined)
+        else:
+            merged.append((place, each))
+    return [each for _, each in sorted(merged, key=lambda placed: placed[0])]
+
+
+def _number(digits: str) -> int:
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= _MAX_DIGITS else _BEYOND
 
 
 def _outside(size: int) -> RangeNotSatisfiable:
@@ -92,13 +137,16 @@ def _range_applies(if_range: str | None, current: Validators) -> bool:
 
 
 def _lists(header: str, etag: str, *, weakly: bool) -> bool:
+    if header.strip() == "*":
+        return True
     tags = [tag.strip() for tag in header.split(",")]
-    if weakly:
-        tags = [tag.removeprefix("W/") for tag in tags]
-    return "*" in tags or etag in tags
+    return etag in tags or (weakly and f"W/{etag}" in tags)
 
 
 def _seconds(date: str) -> int | None:
+    """An HTTP-date as seconds; None for what is none, and so to be ignored."""
+    if len(date) > _MAX_DATE:
+        return None
     try:
         moment = parsedate_to_datetime(date)
         zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # the asctime form
