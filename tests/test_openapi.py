@@ -158,6 +158,32 @@ async def test_real_answers_are_as_described(client, credentials):
         assert absent_headers(path, method, answer) == [], path
 
 
+async def test_real_content_has_the_headers_that_are_described(client, credentials):
+    headers = await authorized(client, credentials)
+    parts = {
+        "metadata": (None, '{"type": "meeting"}'),
+        "content": ("a.txt", b"hello", "text/plain"),
+    }
+    uploaded = await client.post(OBJECTS, headers=headers, files=parts)
+    path, described = uploaded.headers["location"], "/storage/{region}/v3/objects/{id}/content"
+    answers = [
+        await client.request(method, f"{path}/content{query}", headers=headers | more)
+        for method, query, more in (
+            ("GET", "", {}),
+            ("HEAD", "", {}),
+            ("GET", "?inline=true", {}),
+            ("GET", "", {"range": "bytes=1-"}),
+            ("GET", "", {"range": "bytes=0-1,4-"}),
+            ("GET", "", {"if-none-match": "*"}),
+        )
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 206, 206, 304]
+    for answer in answers:
+        assert absent_headers(described, "get", answer) == []
+        assert wrong_headers(described, "get", answer) == []
+
+
 async def test_real_refusals_are_as_described(client, credentials):
     headers = await authorized(client, credentials)
     listing, single = "/storage/{region}/v3/objects", "/storage/{region}/v3/objects/{id}"
@@ -169,6 +195,7 @@ async def test_real_refusals_are_as_described(client, credentials):
     uploaded = await client.post(OBJECTS, headers=headers, files=parts)
     bytes_of = f"{uploaded.headers['location']}/content"
     beyond, other = {"range": "bytes=9-"}, {"if-match": '"x"'}
+    too_many = {"range": "bytes=0-0" + ",0-0" * 50}
     wrong_secret = (credentials[0], "wrong")
     seen = [
         (listing, "get", 401, await client.get(OBJECTS)),
@@ -178,6 +205,8 @@ async def test_real_refusals_are_as_described(client, credentials):
         (listing, "post", 400, await client.post(OBJECTS, headers=headers, content=b"{}")),
         (single, "get", 404, await client.get(f"{OBJECTS}/unknown", headers=headers)),
         (content, "get", 416, await client.get(bytes_of, headers=headers | beyond)),
+        (content, "get", 416, await client.get(bytes_of, headers=headers | too_many)),
+        (content, "get", 400, await client.get(f"{bytes_of}?inline=1", headers=headers)),
         (content, "get", 412, await client.get(bytes_of, headers=headers | other)),
         ("/oauth/v2/token", "post", 401, await client.post("/oauth/v2/token", data=GRANT)),
         ("/oauth2/token", "post", 400, await client.post("/oauth2/token", auth=credentials)),
@@ -225,6 +254,19 @@ def absent_headers(path, method, answer):
         name
         for name, header in promised.items()
         if resolved(header).get("required") and name not in answer.headers
+    ]
+
+
+def wrong_headers(path, method, answer):
+    """What of an answer's headers is not as the document says."""
+    promised = resolved(response_of(path, method, answer))["headers"]
+    return [
+        error.message
+        for name, header in promised.items()
+        if name in answer.headers
+        for error in Draft202012Validator(resolved(header)["schema"]).iter_errors(
+            answer.headers[name]
+        )
     ]
 
 

@@ -122,7 +122,7 @@ class PreconditionFailed(SoundkeepError):
 
 
 class RangeNotSatisfiable(SoundkeepError):
-    """The range lies outside of the bytes; `content_range` tells how many there are."""
+    """No range lies within the bytes, or too many came; `content_range` tells how many bytes."""
 
     code = "range_not_satisfiable"
 
