@@ -171,6 +171,27 @@ def test_parts_heads_and_refusals_leave_the_connection_usable(service):
     ]
 
 
+def test_an_answer_in_parts_is_as_long_as_it_says_and_leaves_the_connection_usable(service):
+    content = os.urandom(3 * MIB)
+    path = f"{OBJECTS}/{service.upload(content)['id']}/content"
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+    bearer = {"authorization": f"Bearer {service.tokens['acme-edit']}"}
+    for last in (5, 3 * MIB - 10):
+        ranges = f"bytes={last - 1}-{last},0-1,-2"
+        connection.request("GET", path, headers={**bearer, "range": ranges})
+        answer = connection.getresponse()
+        body = answer.read()
+
+        assert (answer.status, answer.headers["transfer-encoding"]) == (206, None)
+        assert len(body) == int(answer.headers["content-length"])
+        assert body.endswith(f"--{answer.headers.get_boundary()}--\r\n".encode())
+    connection.request("GET", path, headers=bearer)
+    whole = connection.getresponse().read()
+    connection.close()
+
+    assert whole == content
+
+
 def test_a_client_that_leaves_a_download_disturbs_nobody(service):
     made = service.upload(os.urandom(5_000_000))
     for _ in range(20):
