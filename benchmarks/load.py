@@ -36,6 +36,7 @@ SECONDS = 4
 ROUNDS = 3
 WORKERS = 2
 _FILLED = "filled"
+MARK = "0123456789abcdef"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Shot:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: str = ""
+    method: str = "POST"
+    unique: bool = False
+    """Whether MARK, in the body and the URL, becomes another number in each request."""
 
 
 class Timing(NamedTuple):
@@ -62,6 +66,7 @@ class Service:
 
     base_url: str
     listing: dict
+    process: int
 
     def token(self, app: int) -> str:
         """An access token for one of the demo's apps."""
@@ -72,14 +77,14 @@ class Service:
             return json.load(answer)["access_token"]
 
 
-def compare(shots: list[Shot]) -> dict[str, float]:
+def compare(shots: list[Shot], *, seconds: int = SECONDS, rounds: int = ROUNDS) -> dict[str, float]:
     """Requests a second of each, the median over alternating rounds."""
     for shot in shots:
         _fire(shot, 1)
     found: dict[str, list[float]] = {shot.name: [] for shot in shots}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for shot in shots:
-            found[shot.name].append(_fire(shot, SECONDS))
+            found[shot.name].append(_fire(shot, seconds))
     return {name: statistics.median(rates) for name, rates in found.items()}
 
 
@@ -124,9 +129,9 @@ def demo(
             migrate = [sys.executable, "-m", "soundkeep", "migrate", "--config"]
             migrate += [str(place / "soundkeep.toml")]
             subprocess.run(migrate, check=True, env=env, stdout=sys.stderr)
-        with _running(command, f"http://127.0.0.1:{port}/readyz", env):
+        with running(command, f"http://127.0.0.1:{port}/readyz", env) as process:
             listing = json.loads((home / "demo.json").read_text())
-            yield Service(f"http://127.0.0.1:{port}", listing)
+            yield Service(f"http://127.0.0.1:{port}", listing, process)
 
 
 def filled(place: Path) -> bool:
@@ -182,7 +187,7 @@ def nginx(root: Path) -> Iterator[str]:
             }}
         """)
         command = ["nginx", "-p", folder, "-c", f"{folder}/nginx.conf"]
-        with _running(command, f"http://127.0.0.1:{port}/", dict(os.environ)):
+        with running(command, f"http://127.0.0.1:{port}/", dict(os.environ)):
             yield f"http://127.0.0.1:{port}"
 
 
@@ -202,8 +207,13 @@ def bare_starlette() -> Iterator[str]:
         command = [sys.executable, "-m", "granian", "--interface", "asginl", "--port", str(port)]
         command += ["--workers", str(WORKERS), "--loop", "uvloop", "--no-ws", "--no-log"]
         command += ["--working-dir", folder, "bare:app"]
-        with _running(command, f"http://127.0.0.1:{port}/healthz", dict(os.environ)):
+        with running(command, f"http://127.0.0.1:{port}/healthz", dict(os.environ)):
             yield f"http://127.0.0.1:{port}"
+
+
+def program(name: str) -> str:
+    """A program that came with this Python's packages."""
+    return str(Path(sys.executable).with_name(name))
 
 
 def free_port() -> int:
@@ -213,7 +223,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running(command: list[str], probe: str, env: dict[str, str]) -> Iterator[None]:
+def running(command: list[str], probe: str, env: dict[str, str]) -> Iterator[int]:
+    """A program until the end, once its probe answers; its process group."""
     if shutil.which(command[0]) is None:
         sys.exit(f"{command[0]} is needed for this benchmark and was not found.")
     quiet = subprocess.DEVNULL
@@ -225,7 +236,7 @@ def _running(command: list[str], probe: str, env: dict[str, str]) -> Iterator[No
             time.sleep(0.1)
         else:
             sys.exit(f"{command[0]} did not start.")
-        yield
+        yield process.pid
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
@@ -246,13 +257,37 @@ def wrk(shot: Shot, seconds: int, *, connections: int = CONNECTIONS) -> str:
     arguments = ["wrk", "-t1", "--timeout=30s", f"-c{connections}", f"-d{seconds}s", "--latency"]
     for name, value in shot.headers.items():
         arguments += ["-H", f"{name}: {value}"]
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".lua") as script,
+        tempfile.NamedTemporaryFile("w", newline="") as body,
+    ):
         if shot.body:
-            script.write(f'wrk.method = "POST"\nwrk.body = "{shot.body}"\n')
+            body.write(shot.body)
+            body.flush()
+            script.write(_SENDING % (body.name, shot.method))
+            script.write(_MARKING % (MARK, time.time_ns() // 1000) if shot.unique else "")
             script.flush()
             arguments += ["-s", script.name]
         ran = subprocess.run([*arguments, shot.url], capture_output=True, text=True, check=True)
     return ran.stdout
+
+
+_SENDING = """
+local file = io.open("%s", "rb")
+wrk.body = file:read("*a")
+wrk.method = "%s"
+file:close()
+"""
+_MARKING = """
+local mark, count = "%s", %d
+local at = wrk.body:find(mark, 1, true)
+local before, after = wrk.body:sub(1, at - 1), wrk.body:sub(at + #mark)
+function request()
+  count = count + 1
+  local number = string.format("%%016x", count)
+  return wrk.format(nil, wrk.path:gsub(mark, number), nil, before .. number .. after)
+end
+"""
 
 
 def timing(told: str) -> Timing:

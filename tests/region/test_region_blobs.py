@@ -7,8 +7,11 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
 import uuid
 import zlib
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -58,6 +61,15 @@ async def read(blobs: LocalBlobs, start: int, end: int, key: str = KEY) -> bytes
 
 async def unsettled(blobs: LocalBlobs) -> list[str]:
     return await blobs.leftovers(after_ms=0, before_ms=2**62)
+
+
+def open_below(folder: Path) -> list[str]:
+    """The names of this process's open files in a folder."""
+    targets = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # the listing's own
+            targets.append(link.readlink())
+    return sorted(each.name for each in targets if each.is_relative_to(folder))
 
 
 # ---- in and out
@@ -223,6 +235,35 @@ async def test_a_cancelled_caller_waits_until_the_disk_is_left_alone(times):
 
     assert still_waiting
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("begin", ["read", "stage"])
+async def test_a_caller_that_is_cancelled_while_a_file_is_opened_leaves_none_open(
+    blobs, folder, monkeypatch, begin
+):
+    """Of a resumable upload it would keep the lock, too."""
+    await arrive(blobs, b"sound")
+    await blobs.publish([KEY])
+    original = os.open
+
+    def slow(*arguments, **more):
+        time.sleep(0.05)
+        return original(*arguments, **more)
+
+    async def work() -> None:
+        if begin == "read":
+            await read(blobs, 0, 5)
+        else:
+            await blobs.stage(KEY, at=0)
+
+    monkeypatch.setattr(localblobs.os, "open", slow)
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert open_below(folder) == ["lock"]
 
 
 async def test_a_folder_is_swept_by_one_and_used_by_many(folder):

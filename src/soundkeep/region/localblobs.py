@@ -173,7 +173,7 @@ class LocalBlobs:
                 raise
             return file
 
-        return _Staging(await _in_thread(work))
+        return _Staging(await _opened(work))
 
     async def gather(self, key: str, size: int, pieces: Sequence[Piece]) -> Digests:
         """Turn `size` staged bytes into closed incoming ones of the same key; again is fine."""
@@ -187,7 +187,7 @@ class LocalBlobs:
                 at += len(piece)
             return at
 
-        file = await _in_thread(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = await _opened(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
             while at < size:
                 before, at = at, await _in_thread(lambda: hashed(file, at))  # noqa: B023  awaited
@@ -323,7 +323,7 @@ class _Staging(_Writing):
 
 
 async def _pieces(path: str, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
-    file = await _in_thread(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    file = await _opened(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     try:
         while start < end:
             at, length = start, min(_READ_SIZE, end - start)
@@ -336,6 +336,18 @@ async def _pieces(path: str, key: str, start: int, end: int) -> AsyncGenerator[b
             yield piece
     finally:
         os.close(file)
+
+
+async def _opened(work: Callable[[], int]) -> int:
+    """A file that is opened beside the loop; a caller that is cancelled leaves none behind."""
+    files: list[int] = []
+    try:
+        await _in_thread(lambda: files.append(work()))
+    except BaseException:
+        for file in files:
+            os.close(file)
+        raise
+    return files[0]
 
 
 def _in_memory(file: int, length: int, at: int) -> bytes:
