@@ -12,24 +12,10 @@ def logged():
         yield lines
 
 
-@pytest.fixture(scope="session")
-def one_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("region") / "blobs"
-
-
 @pytest.fixture
-def folder(one_folder):
-    """A folder for blobs; used again and again, since its 256 folders take long to make."""
-    yield one_folder
-    for each in (
-        *one_folder.glob("incoming/*"),
-        *one_folder.glob("staged/*"),
-        *one_folder.glob("kept/*/*"),
-    ):
-        if each.is_dir():
-            each.rmdir()
-        else:
-            each.unlink()
+def folder(tmp_path):
+    """A folder for blobs."""
+    return tmp_path / "blobs"
 
 
 @pytest.fixture

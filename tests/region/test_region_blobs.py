@@ -79,7 +79,6 @@ def open_below(folder: Path) -> list[str]:
 async def test_what_comes_in_goes_out_and_its_digests_are_right(blobs, size):
     content = os.urandom(size)
     digests = await arrive(blobs, content)
-    await blobs.publish([KEY])
     await blobs.settle([KEY])
 
     assert digests == Digests(
@@ -93,20 +92,19 @@ async def test_what_comes_in_goes_out_and_its_digests_are_right(blobs, size):
     assert await unsettled(blobs) == []
 
 
-async def test_incoming_bytes_have_no_place_until_they_are_published(blobs):
-    await arrive(blobs, b"sound")
-
-    assert await unsettled(blobs) == [KEY]
+async def test_incoming_bytes_have_a_place_once_they_are_closed(blobs):
+    incoming = blobs.incoming(KEY)
+    await incoming.write(b"sound")
     with pytest.raises(Unavailable):
         blobs.file(KEY, 5)
-    await blobs.publish([KEY])
-    assert blobs.file(KEY, 5).endswith(f"kept/77/{KEY}")
+    await incoming.close()
+
+    assert await unsettled(blobs) == [KEY]
+    assert blobs.file(KEY, 5).endswith(f"kept/019b76d/{KEY}")
 
 
-async def test_publishing_settling_and_discarding_can_be_repeated(blobs):
+async def test_settling_and_discarding_can_be_repeated(blobs):
     await arrive(blobs, b"sound")
-    for _ in range(2):
-        await blobs.publish([KEY])
     for _ in range(2):
         await blobs.settle([KEY])
     kept = await read(blobs, 0, 5)
@@ -116,6 +114,29 @@ async def test_publishing_settling_and_discarding_can_be_repeated(blobs):
     assert kept == b"sound"
     with pytest.raises(Unavailable):
         blobs.file(KEY, 5)
+
+
+async def test_closed_bytes_can_be_abandoned_too(blobs, folder):
+    """Their checksum may turn out to be wrong."""
+    incoming = blobs.incoming(KEY)
+    await incoming.write(b"sound")
+    await incoming.close()
+    await incoming.abandon()
+
+    assert await unsettled(blobs) == []
+    assert not list(folder.glob("kept/*/*"))
+
+
+async def test_files_are_found_where_an_earlier_version_put_them(folder):
+    old = folder / "kept/77" / KEY
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"sound")
+    blobs = LocalBlobs(folder, min_free_bytes=0)
+    kept = await read(blobs, 0, 5)
+    await blobs.close()
+
+    assert kept == b"sound"
+    assert not old.parent.exists()
 
 
 async def test_what_is_abandoned_leaves_nothing(blobs):
@@ -166,14 +187,12 @@ async def test_small_bytes_at_hand_are_whole_or_none(blobs, size):
     """None where the file system cannot tell what is in memory: then they are read in a thread."""
     content = os.urandom(size)
     await arrive(blobs, content)
-    await blobs.publish([KEY])
 
     assert blobs.at_hand(KEY, size) in (content, None)
 
 
 async def test_wrong_large_and_missing_bytes_are_never_at_hand(blobs):
     await arrive(blobs, bytes(256 * 1024 + 1))
-    await blobs.publish([KEY])
     found = [blobs.at_hand(KEY, 256 * 1024 + change) for change in (1, 0, -1)]
 
     assert found == [None, None, None]
@@ -194,7 +213,7 @@ async def test_what_is_no_key_becomes_no_path(blobs, folder, key):
         blobs.at_hand(key, 0)
     with pytest.raises(ValueError):
         await read(blobs, 0, 1, key)
-    for step in (blobs.publish, blobs.settle, blobs.discard):
+    for step in (blobs.settle, blobs.discard):
         with pytest.raises(ValueError):
             await step([key])
 
@@ -243,7 +262,6 @@ async def test_a_caller_that_is_cancelled_while_a_file_is_opened_leaves_none_ope
 ):
     """Of a resumable upload it would keep the lock, too."""
     await arrive(blobs, b"sound")
-    await blobs.publish([KEY])
     original = os.open
 
     def slow(*arguments, **more):

@@ -15,7 +15,7 @@ EVER = 2**62
 
 
 def file_of(world, made: dict):
-    return world.folder / "kept" / made["id"][-2:] / made["id"]
+    return world.folder / "kept" / made["id"][:7] / made["id"]
 
 
 async def verified(world, before_ms: int = EVER) -> dict[str, tuple]:

@@ -18,13 +18,17 @@ async def crashed(world, *, kept: bool, row: bool, incoming: bool = True) -> str
     coming = world.region.blobs.incoming(object_id)
     await coming.write(SOUND)
     await coming.close()
-    if kept:
-        await world.region.blobs.publish([object_id])
+    if not kept:
+        file_of(world, object_id).unlink()
     if row:
         await catalog.load(world.region, [an_object(object_id, SOUND)])
     if not incoming:
         await world.region.blobs.settle([object_id])
     return object_id
+
+
+def file_of(world, object_id: str):
+    return world.folder / "kept" / object_id[:7] / object_id
 
 
 async def outcome(world, object_id: str) -> str:
@@ -94,7 +98,7 @@ async def test_an_empty_region_has_nothing_to_sweep(world):
 
 async def test_a_survey_finds_the_bytes_that_are_lost(world):
     made = [await world.uploaded(bytes([number] * 10)) for number in range(6)]
-    files = [world.folder / "kept" / each["id"][-2:] / each["id"] for each in made]
+    files = [world.folder / "kept" / each["id"][:7] / each["id"] for each in made]
     files[1].unlink()
     files[3].write_bytes(b"short")
     files[4].write_bytes(b"far too long by now")

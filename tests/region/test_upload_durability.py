@@ -390,23 +390,6 @@ async def test_one_poisoned_upload_does_not_spoil_those_beside_it(world):
     assert await world.broken() is None
 
 
-async def test_one_file_that_vanished_does_not_spoil_those_beside_it(local):
-    await local.uploaded()
-    async with held_up(local):
-        tasks = [asyncio.create_task(local.upload(b"first", name="first"))]
-        await until(lambda: len(local.files("kept")) == 2)
-        tasks += [
-            asyncio.create_task(local.upload(each.encode(), name=each)) for each in ("a", "b", "c")
-        ]
-        await until(lambda: len(local.region.arrivals._waiting) == 3)
-        stored = local.region.arrivals._waiting[1][0].stored
-        (local.folder / "incoming" / stored.blob).unlink()
-    statuses = sorted([each.status_code for each in await asyncio.gather(*tasks)])
-
-    assert statuses == [201, 201, 201, 503]
-    assert await local.everything() == {"files": 4, "objects": 4, "buckets": 4, "audit": 4}
-
-
 async def test_two_processes_upload_into_one_region(world):
     """Each with its own connections: the audit chain stays one."""
     async with opened(world.url, world.folder) as other:

@@ -36,7 +36,8 @@ Row = Any
 T = TypeVar("T")
 
 _NOTHING: Params = {}
-_BUSY_MS = 10_000
+_BUSY_SECONDS = 10
+_BUSY_STEP = 0.0005
 _SCAN_THREADS = 2
 _LONGEST_SCAN = 60.0
 _POOL_SIZE = 8
@@ -397,9 +398,25 @@ class _PostgresConnection:
             await self._raw.execute(f"NOTIFY {_CHANNEL}")
 
 
+class _Patience:
+    """Waiting for another process to commit: asked again and again, so in short steps.
+
+    SQLite's own busy timeout sleeps for up to 100 ms at a time, far longer than a commit takes.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    def __call__(self, asked: int) -> bool:
+        if not asked:
+            self._until = time.monotonic() + _BUSY_SECONDS
+        time.sleep(_BUSY_STEP)
+        return time.monotonic() < self._until
+
+
 def _open(path: str, *, durable: bool = True) -> apsw.Connection:
     connection = apsw.Connection(path)
-    connection.set_busy_timeout(_BUSY_MS)
+    connection.set_busy_handler(_Patience())
     # One by one: a statement that answers a row would keep those after it from running.
     synced = "FULL" if durable else "OFF"
     for pragma in ("journal_mode = WAL", f"synchronous = {synced}", "foreign_keys = ON"):

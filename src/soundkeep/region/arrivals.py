@@ -135,7 +135,7 @@ async def keep(
     object_id: str,
     created_ms: int | None = None,
 ) -> Kept:
-    """Publish closed incoming bytes of this id, with their object's row and its audit record.
+    """Keep closed incoming bytes of this id, with their object's row and its audit record.
 
     Objects that arrive together share the disk's syncs and one transaction. When this returns,
     the object survives a crash; when it raises, nothing of it is left.
@@ -296,7 +296,6 @@ def _check_tag(key: str, value: str) -> None:
 async def _commit(region: Region, batch: Sequence[Arrival]) -> None:
     keys = [arrival.stored.blob for arrival in batch]
     try:
-        await region.blobs.publish(keys)
         async with region.db.transaction() as tx:
             used = await _write(region, tx, batch)
     except Exception:

@@ -1,8 +1,8 @@
 """Where a region keeps the bytes of its recordings: what every store of bytes can do.
 
-Bytes come in under a key of their own (`incoming`), which is never used again. `publish` gives them
-their place for good; only then may a row name them. `settle` ends what `publish` began. So
-whatever a crash leaves is told by `leftovers`: keys that no row names, to be discarded.
+Bytes come in under a key of their own (`incoming`), which is never used again. Once they are closed
+a row may name them, and then they are settled. So whatever a crash leaves is told by `leftovers`:
+keys that no row names, to be discarded.
 
 An upload that is resumed over hours is staged piece by piece (`stage`), and gathered under a key
 when it is whole.
@@ -31,7 +31,7 @@ class Incoming(Protocol):
         """Take the next bytes."""
 
     async def close(self) -> Digests:
-        """Everything is here: make it durable."""
+        """Everything is here: give it its place, durably."""
 
     async def abandon(self) -> None:
         """Keep nothing of it."""
@@ -69,9 +69,6 @@ class Blobs(Protocol):
 
     def incoming(self, key: str, *, expected: int = 0) -> Incoming:
         """A place for bytes to come; StorageFull where `expected` more would not fit."""
-
-    async def publish(self, keys: Sequence[str]) -> None:
-        """Give closed incoming bytes their place, durably; again does no harm."""
 
     async def settle(self, keys: Sequence[str]) -> None:
         """Forget that these were on their way: their rows are committed."""

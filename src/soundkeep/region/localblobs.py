@@ -1,8 +1,8 @@
 """The bytes of recordings, on local disks.
 
-`incoming/KEY` holds bytes on their way in, synced before they are published: a hard link into
-`kept/`, then a sync of both folders. Settling removes the name in `incoming/`, so whatever a crash
-leaves is told by that folder. `staged/KEY` holds what came so far of a resumable upload.
+A file is made as `incoming/KEY`, linked into `kept/`, in a folder that the beginning of its key
+names, and then synced with that folder. Settling removes the name in `incoming/`, so whatever a
+crash leaves is told by that folder. `staged/KEY` holds what came so far of a resumable upload.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -33,11 +34,15 @@ _SMALL = 256 * 1024
 _NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 """Read what is in memory or fail: Linux only."""
 
-_FOLDERS = tuple(f"{number:02x}" for number in range(256))
+_FOLDER_DIGITS = 7
+"""Of a key's: what comes within seventeen minutes shares a folder, so a batch takes one sync."""
+
+_THREADS = ThreadPoolExecutor(32, thread_name_prefix="disk")
+"""Enough for many syncs at once: the file system then makes one of them."""
 
 
 class LocalBlobs:
-    """Files below one folder, fanned out over 256 by the end of their key."""
+    """Files below one folder, in folders by the time in their key."""
 
     shared = False
 
@@ -46,33 +51,20 @@ class LocalBlobs:
         self._kept = root / "kept"
         self._staged = root / "staged"
         self._min_free_bytes = min_free_bytes
+        self._synced: set[Path] = set()
         with _translated():
             self._incoming.mkdir(parents=True, exist_ok=True)
             self._kept.mkdir(exist_ok=True)
             self._staged.mkdir(exist_ok=True)
-            for name in _FOLDERS:
-                (self._kept / name).mkdir(exist_ok=True)
-            for folder in (root.parent, root, self._kept):
+            self._move_old()
+            for folder in (root.parent, root):
                 _sync_folder(folder)
         self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def incoming(self, key: str, *, expected: int = 0) -> _Incoming:
         """A place for bytes to come; StorageFull where `expected` more would fill the disk."""
         self._must_fit(expected)
-        return _Incoming(self._incoming / checked(key))
-
-    async def publish(self, keys: Sequence[str]) -> None:
-        """Give closed incoming bytes their place, durably."""
-
-        def work() -> None:
-            _sync_folder(self._incoming)
-            for key in keys:
-                with suppress(FileExistsError):  # by a batch that failed and is tried again
-                    os.link(self._incoming / checked(key), self._path(key))
-            for folder in {self._kept / key[-2:] for key in keys}:
-                _sync_folder(folder)
-
-        await _in_thread(work)
+        return _Incoming(self, self._incoming / checked(key))
 
     async def settle(self, keys: Sequence[str]) -> None:
         """Forget that these were on their way: their rows are committed."""
@@ -88,8 +80,7 @@ class LocalBlobs:
 
         def work() -> None:
             for key in keys:
-                Path(self._path(key)).unlink(missing_ok=True)
-                (self._incoming / checked(key)).unlink(missing_ok=True)
+                self.remove(key)
 
         await _in_thread(work)
 
@@ -197,8 +188,11 @@ class LocalBlobs:
             os.close(file)
 
         def work() -> None:
+            incoming = self._incoming / key
             with suppress(FileExistsError):
-                os.link(path, self._incoming / key)
+                os.link(path, incoming)
+            self.link_kept(incoming)
+            self.sync_kept(key)
 
         await _in_thread(work)
         return sums.digests()
@@ -232,8 +226,38 @@ class LocalBlobs:
         except OSError:
             return None
 
+    def remove(self, key: str) -> None:
+        """Remove a file from its place, then from `incoming/`."""
+        Path(self._path(key)).unlink(missing_ok=True)
+        (self._incoming / key).unlink(missing_ok=True)
+
+    def link_kept(self, file: Path) -> None:
+        """Give a file in `incoming/` its place, durable once the folder is synced."""
+        folder = self._folder(file.name)
+        if folder not in self._synced:  # another process may have made it and not yet synced it
+            folder.mkdir(exist_ok=True)
+            _sync_folder(self._kept)
+            self._synced = {folder}
+        with suppress(FileExistsError):  # by an attempt that failed and is made again
+            os.link(file, folder / file.name)
+
+    def sync_kept(self, key: str) -> None:
+        """Make a file's place durable."""
+        _sync_folder(self._folder(key))
+
+    def _folder(self, key: str) -> Path:
+        return self._kept / key[:_FOLDER_DIGITS]
+
     def _path(self, key: str) -> str:
-        return f"{self._kept}/{checked(key)[-2:]}/{key}"
+        return f"{self._kept}/{checked(key)[:_FOLDER_DIGITS]}/{key}"
+
+    def _move_old(self) -> None:
+        """Bring files to where they belong that lie where version 0.1 put them: `kept/xx/KEY`."""
+        for old in self._kept.glob("[0-9a-f][0-9a-f]"):
+            for file in old.iterdir():
+                self._folder(file.name).mkdir(exist_ok=True)
+                file.rename(self._path(file.name))
+            old.rmdir()
 
 
 class _Writing:
@@ -265,19 +289,22 @@ class _Writing:
 class _Incoming(_Writing):
     """One object's bytes on their way in: a file made with the first MiB, hashed as it grows."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, blobs: LocalBlobs, path: Path) -> None:
         super().__init__()
+        self._blobs = blobs
         self._path = path
         self._sums = Sums()
 
     async def close(self) -> Digests:
-        """Everything is here: write the rest and sync it."""
+        """Everything is here: write the rest, give it its place, and sync both."""
 
         def work() -> None:
             self._flush()
+            self._blobs.link_kept(self._path)
             os.fsync(self._file)
             os.close(self._file)
             self._file = -1
+            self._blobs.sync_kept(self._path.name)
 
         await _in_thread(work)
         return self._sums.digests()
@@ -289,7 +316,7 @@ class _Incoming(_Writing):
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
-            self._path.unlink(missing_ok=True)
+            self._blobs.remove(self._path.name)
 
         await _in_thread(work)
 
@@ -375,7 +402,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
         with _translated():
             return work()
 
-    return await to_the_end(asyncio.ensure_future(asyncio.to_thread(translated)))
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(_THREADS, translated))
 
 
 def _sync_folder(folder: Path) -> None:
