@@ -13,11 +13,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from soundkeep.foundation.claims import Access, Claims
-from soundkeep.foundation.errors import BadInput
 from soundkeep.region import catalog, content
-from soundkeep.region.http import conditional, paging, uploads
+from soundkeep.region.http import conditional, paging, presigned, uploads
 from soundkeep.region.http.conditional import Validators
-from soundkeep.region.http.guard import BASE, Door, by_method, parameter
+from soundkeep.region.http.guard import BASE, Door, by_method, flag
 from soundkeep.region.model import Readable
 from soundkeep.region.plane import Region
 
@@ -26,9 +25,9 @@ _NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\]')
 
 def routes(door: Door) -> list[Route]:
     """URL, handler, and the access class that a key needs."""
-    objects = f"{BASE}/objects"
+    objects, by_link = f"{BASE}/objects", presigned.opens(door, sent)
     return [
-        Route(f"{objects}/{{id}}/content", door.opens(download, Access.DOWNLOAD)),
+        Route(f"{objects}/{{id}}/content", door.opens_content(download, by_link)),
         Route(f"{objects}/{{id}}", door.opens(one, Access.READ)),
         Route(f"{objects}/{{id}}/metadata", door.opens(one, Access.READ)),
         by_method(
@@ -59,10 +58,15 @@ async def upload(request: Request, region: Region, claims: Claims) -> Response:
 
 
 async def download(request: Request, region: Region, claims: Claims) -> Response:
-    """The bytes, whole or a range of them (RFC 9110)."""
-    if parameter(request, "presignUrl", "false").lower() != "false":
-        raise BadInput("There are no presigned links yet: leave it out.", field="presignUrl")
+    """The bytes, or with `presignUrl=true` a link to them."""
+    if flag(request, "presignUrl"):
+        return await presigned.make(request, region, claims)
     found = await content.readable(region, claims, request.path_params["id"])
+    return await sent(request, region, found)
+
+
+async def sent(request: Request, region: Region, found: Readable) -> Response:
+    """The bytes of a readable object, whole or a range of them (RFC 9110)."""
     current = Validators(f'"{found.sha256}"', found.updated_ms)
     headers = {
         "accept-ranges": "bytes",
@@ -72,7 +76,7 @@ async def download(request: Request, region: Region, claims: Claims) -> Response
     }
     if conditional.is_fresh(request.headers, current):
         return Response(status_code=304, headers=headers)
-    headers |= _description(found)
+    headers |= _description(found, inline=flag(request, "inline"))
     ranges = request.headers if request.method == "GET" else {}  # RFC 9110 §14.2
     part = conditional.part(ranges, current, found.size)
     if part is None and request.method == "GET":
@@ -119,12 +123,13 @@ def _streamed(answer: Response, pieces: AsyncIterator[bytes]) -> Response:
     return StreamingResponse(pieces, answer.status_code, dict(answer.headers))
 
 
-def _description(found: Readable) -> dict[str, str]:
+def _description(found: Readable, *, inline: bool) -> dict[str, str]:
     """How to treat the bytes: what they are, under which name, and never as a page of ours."""
     name = found.name.rpartition("/")[2] or found.id
     plain = _NOT_PLAIN.sub("_", name)
+    kind = "inline" if inline else "attachment"
     return {
         "content-type": found.mime_type,
-        "content-disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
+        "content-disposition": f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
         "content-security-policy": "sandbox; default-src 'none'",
     }
