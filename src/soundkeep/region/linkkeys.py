@@ -55,7 +55,7 @@ class LinkKeys:
         self._current: LinkKey | None = None
         self._known: dict[str, LinkKey] = {}
         self._unknown: LRUCache[str, None] = LRUCache(_UNKNOWN)
-        self._looked_up: deque[float] = deque(maxlen=_LOOK_UPS)
+        self._looked_up: deque[int] = deque(maxlen=_LOOK_UPS)
 
     async def current(self) -> LinkKey:
         """The key that signs now: a new one where there is none, or the last is too old."""
@@ -107,10 +107,10 @@ class LinkKeys:
         return key
 
     def _may_look_up(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if len(self._looked_up) == _LOOK_UPS and now - self._looked_up[0] < 1:
+        now_ms = self._clock()
+        if len(self._looked_up) == _LOOK_UPS and 0 <= now_ms - self._looked_up[0] < SECOND:
             raise TooMany("Too many links with unknown keys came: try again in 1 s.", retry_after=1)
-        self._looked_up.append(now)
+        self._looked_up.append(now_ms)
 
     def _opened(self, kid: str, sealed: str, created_ms: int) -> LinkKey:
         try:
