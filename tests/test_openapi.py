@@ -18,12 +18,13 @@ from soundkeep.foundation.claims import Access
 from soundkeep.identity import accounts, apps, roles
 from soundkeep.identity.accounts import NewUser
 from soundkeep.identity.model import ScopeItem, ScopeKind
-from soundkeep.region import catalog, fiql
-from soundkeep.region.model import State
+from soundkeep.region import catalog, fiql, links
+from soundkeep.region.model import LinkState, State
 
 DOCUMENT = json.loads((files("soundkeep") / "openapi.json").read_bytes())
 PASSWORD = "correct horse battery"
 OBJECTS = "/storage/us-east/v3/objects"
+PRESIGNED = "/storage/us-east/v3/presigned"
 GRANT = {"grant_type": "client_credentials"}
 
 
@@ -101,6 +102,17 @@ def test_bounds_and_words_are_those_of_the_code():
     assert parameters["limit"]["schema"]["default"] == catalog.DEFAULT_LIMIT
     assert parameters["sortField"]["schema"]["default"] == catalog.DEFAULT_SORT
     assert schemas["Object"]["properties"]["objectState"]["enum"] == list(State)
+    assert schemas["Link"]["properties"]["state"]["enum"] == list(LinkState)
+    assert schemas["Presigned"]["properties"]["expiresIn"]["maximum"] == links.LONGEST_SECONDS
+    [seconds] = [
+        each["schema"]
+        for each in DOCUMENT["paths"]["/storage/{region}/v3/objects/{id}/content"]["get"][
+            "parameters"
+        ]
+        if each["name"] == "expiresIn"
+    ]
+    assert (seconds["minimum"], seconds["maximum"]) == (1, links.LONGEST_SECONDS)
+    assert seconds["default"] == links.DEFAULT_SECONDS
 
 
 async def test_the_bounds_of_a_page_are_where_the_document_puts_them(client, credentials):
@@ -126,6 +138,7 @@ async def test_real_answers_are_as_described(client, credentials):
     parts = {"metadata": (None, metadata), "content": ("a.txt", b"hello", "text/plain")}
     uploaded = await client.post(OBJECTS, headers=headers, files=parts)
     where = uploaded.headers["location"]
+    linked = await client.get(f"{where}/content?presignUrl=true", headers=headers)
     seen = {
         ("/oauth/v2/token", "post"): compatible,
         ("/oauth2/token", "post"): strict,
@@ -142,6 +155,7 @@ async def test_real_answers_are_as_described(client, credentials):
         ("/storage/{region}/v3/buckets/{id}", "get"): await client.get(
             f"/storage/us-east/v3/buckets/{uploaded.json()['bucketId']}", headers=headers
         ),
+        ("/storage/{region}/v3/presigned", "get"): await client.get(PRESIGNED, headers=headers),
         ("/storage/{region}/v3/regions", "get"): await client.get(
             "/storage/uk/v3/regions", headers=headers
         ),
@@ -156,6 +170,7 @@ async def test_real_answers_are_as_described(client, credentials):
     for (path, method), answer in seen.items():
         assert wrong(path, method, answer) == [], path
         assert absent_headers(path, method, answer) == [], path
+    assert [error.message for error in validator("Presigned").iter_errors(linked.json())] == []
 
 
 async def test_real_content_has_the_headers_that_are_described(client, credentials):
@@ -187,7 +202,7 @@ async def test_real_content_has_the_headers_that_are_described(client, credentia
 async def test_real_refusals_are_as_described(client, credentials):
     headers = await authorized(client, credentials)
     listing, single = "/storage/{region}/v3/objects", "/storage/{region}/v3/objects/{id}"
-    content = f"{single}/content"
+    content, listed_links = f"{single}/content", "/storage/{region}/v3/presigned"
     parts = {
         "metadata": (None, '{"type": "meeting"}'),
         "content": ("a.txt", b"hello", "text/plain"),
@@ -196,6 +211,9 @@ async def test_real_refusals_are_as_described(client, credentials):
     bytes_of = f"{uploaded.headers['location']}/content"
     beyond, other = {"range": "bytes=9-"}, {"if-match": '"x"'}
     too_many = {"range": "bytes=0-0" + ",0-0" * 50}
+    link = (await client.get(f"{bytes_of}?presignUrl=true", headers=headers)).json()["url"]
+    [listed] = (await client.get(PRESIGNED, headers=headers)).json()["content"]
+    ended = await client.delete(f"{PRESIGNED}/{listed['id']}", headers=headers)
     wrong_secret = (credentials[0], "wrong")
     seen = [
         (listing, "get", 401, await client.get(OBJECTS)),
@@ -208,6 +226,15 @@ async def test_real_refusals_are_as_described(client, credentials):
         (content, "get", 416, await client.get(bytes_of, headers=headers | too_many)),
         (content, "get", 400, await client.get(f"{bytes_of}?inline=1", headers=headers)),
         (content, "get", 412, await client.get(bytes_of, headers=headers | other)),
+        (content, "get", 403, await client.get(link[:-1])),
+        (content, "get", 410, await client.get(link)),
+        (listed_links, "get", 400, await client.get(f"{PRESIGNED}?limit=0", headers=headers)),
+        (
+            f"{listed_links}/{{id}}",
+            "delete",
+            404,
+            await client.delete(f"{PRESIGNED}/x", headers=headers),
+        ),
         ("/oauth/v2/token", "post", 401, await client.post("/oauth/v2/token", data=GRANT)),
         ("/oauth2/token", "post", 400, await client.post("/oauth2/token", auth=credentials)),
         (
@@ -222,6 +249,7 @@ async def test_real_refusals_are_as_described(client, credentials):
         slowed = await client.post("/oauth2/token", auth=wrong_secret, data=GRANT)
     seen.append(("/oauth2/token", "post", 429, slowed))
 
+    assert ended.status_code == 204
     for path, method, status, answer in seen:
         assert status in (answer.status_code, "default"), (path, status)
         assert wrong(path, method, answer) == [], (path, status)
@@ -243,8 +271,14 @@ def wrong(path, method, answer):
     """What of an answer is not as the document says."""
     described = resolved(response_of(path, method, answer))
     schema = described["content"][answer.headers["content-type"].partition(";")[0]]["schema"]
-    validator = Draft202012Validator({**schema, "components": DOCUMENT["components"]})
-    return [error.message for error in validator.iter_errors(answer.json())]
+    checked = Draft202012Validator({**schema, "components": DOCUMENT["components"]})
+    return [error.message for error in checked.iter_errors(answer.json())]
+
+
+def validator(name):
+    """What checks JSON against one of the document's schemas."""
+    reference = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    return Draft202012Validator(reference)
 
 
 def absent_headers(path, method, answer):

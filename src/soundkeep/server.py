@@ -32,13 +32,14 @@ from soundkeep.foundation.clock import Clock, Entropy, now_ms
 from soundkeep.foundation.database import connect
 from soundkeep.foundation.errors import Conflict, SoundkeepError
 from soundkeep.foundation.migrate import Migration, migrate
+from soundkeep.foundation.vault import vault
 from soundkeep.foundation.verify import Verifier
 from soundkeep.identity import http as identity_http
 from soundkeep.identity import plane as identity_plane
 from soundkeep.identity.plane import Identity, Policy
 from soundkeep.identity.tokens import Issuer
 from soundkeep.region import http as region_http
-from soundkeep.region import integrity, retention
+from soundkeep.region import integrity, links, retention
 from soundkeep.region import plane as region_plane
 from soundkeep.region.model import Quota, Quotas
 from soundkeep.region.plane import Limits, Region
@@ -65,7 +66,7 @@ async def open_identity(
         clock=clock,
         entropy=entropy,
         issuer=settings.base_url,
-        vault=identity_plane.vault(Path(wanted.secret_key_file)),
+        vault=vault(Path(wanted.secret_key_file)),
         passwords=PasswordHasher(),
         policy=Policy(
             token_seconds=wanted.token_seconds,
@@ -80,13 +81,14 @@ async def open_identity(
 
 
 async def open_region(
+    settings: Settings,
     name: str,
-    wanted: RegionSettings,
     *,
     clock: Clock = now_ms,
     entropy: Entropy = secrets.token_bytes,
 ) -> Region:
     """One region on its database and its folder."""
+    wanted = settings.regions[name]
     return await region_plane.open_region(
         name,
         database=wanted.database,
@@ -94,6 +96,8 @@ async def open_region(
         clock=clock,
         entropy=entropy,
         limits=limits(wanted),
+        vault=vault(Path(settings.identity.secret_key_file)),
+        base_url=settings.base_url,
     )
 
 
@@ -146,7 +150,7 @@ async def running(
         stack.push_async_callback(identity.db.close)
         regions: dict[str, Region] = {}
         for name, wanted in settings.regions.items():
-            regions[name] = await open_region(name, wanted, clock=clock, entropy=entropy)
+            regions[name] = await open_region(settings, name, clock=clock, entropy=entropy)
             stack.push_async_callback(regions[name].close)
             if not regions[name].blobs.lock(alone=False):
                 raise Conflict(f"{wanted.blobs}: another service is starting with this folder.")
@@ -191,7 +195,8 @@ def _application(settings: Settings, issuer: Issuer, regions: Mapping[str, Regio
 async def _upkeep(issuer: Issuer, regions: Iterable[Region]) -> None:
     """Every ten minutes, forget and remove what does not matter any more."""
     chores: list[Callable[[], Awaitable[None]]] = [issuer.forget]
-    chores += [partial(retention.tidy, region) for region in regions]
+    for region in regions:
+        chores += [partial(retention.tidy, region), partial(links.forget, region)]
     while True:
         await asyncio.sleep(_UPKEEP_SECONDS)
         for chore in chores:
@@ -212,7 +217,7 @@ async def prepare(settings: Settings) -> list[Region]:
     await migrate_all(settings)
     regions = []
     for name, wanted in settings.regions.items():
-        region = await open_region(name, wanted)
+        region = await open_region(settings, name)
         if not region.blobs.lock(alone=True):
             raise Conflict(f"{wanted.blobs}: another service uses this folder: stop it first.")
         finished, discarded = await retention.sweep(region)

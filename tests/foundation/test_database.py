@@ -561,7 +561,7 @@ async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path):
 @ONLY_SQLITE
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1), ("busy_timeout", 10_000)],
+    [("journal_mode", "wal"), ("synchronous", 2), ("foreign_keys", 1)],
 )
 async def test_the_writer_is_durable_and_strict(db, pragma, value):
     async with db.transaction() as tx:

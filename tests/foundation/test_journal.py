@@ -49,7 +49,9 @@ def test_a_secret_in_a_text_is_gone(text):
         assert secret not in masked
 
 
-@pytest.mark.parametrize("name", ["token", "client_secret", "password", "access_token"])
+@pytest.mark.parametrize(
+    "name", ["token", "client_secret", "password", "access_token", "signature"]
+)
 def test_a_secret_named_in_a_query_is_gone(name):
     assert journal.masked(f"/path?{name}=hunter2&page=2") == f"/path?{name}=***&page=2"
 

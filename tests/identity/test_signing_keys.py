@@ -12,8 +12,9 @@ from cryptography.fernet import Fernet
 from identity_world import HERE, HeldClock, either_engine_will_do, new_identity
 from joserfc import jws
 
+from soundkeep.foundation.claims import LONGEST_LINK_SECONDS
 from soundkeep.foundation.clock import now_ms
-from soundkeep.foundation.errors import BadToken
+from soundkeep.foundation.errors import BadToken, Gone
 from soundkeep.foundation.verify import REGISTRY
 from soundkeep.identity import accounts, apps
 from soundkeep.identity.tokens import Issuer
@@ -142,10 +143,25 @@ async def test_a_process_that_starts_later_knows_what_was_revoked(world):
     assert await _is_dead(world.verifier(await world.process()), token)
 
 
+async def test_revocations_outlast_every_token_and_every_link_that_was_made_with_one(world):
+    """A link may be made with a token's last breath, and lives for seven days from then."""
+    shown = await world.key()
+    token = await world.token(shown)
+    claims = await world.claims(token)
+    await world.verifier().must_stand(claims)
+    await world.ask(shown, "/oauth2/revoke", {"token": token})
+    world.clock.advance(seconds=LONGEST_LINK_SECONDS + 3600)
+    await world.issuer.forget()
+
+    for issuer in (world.issuer, await world.process()):
+        with pytest.raises(Gone, match="lost its rights"):
+            await world.verifier(issuer).must_stand(claims)
+
+
 async def test_forgetting_old_revocations_keeps_the_young(world):
     shown = await world.key()
     await world.ask(shown, "/oauth2/revoke", {"token": await world.token(shown)})
-    world.clock.advance(seconds=24 * 3600 + 1)
+    world.clock.advance(seconds=LONGEST_LINK_SECONDS + 24 * 3600 + 1)
     token = await world.token(shown)
     await world.ask(shown, "/oauth2/revoke", {"token": token})
     await world.issuer.forget()

@@ -261,6 +261,26 @@ async def test_a_token_ends_with_the_assignment_it_stands_on(world):
     assert (await world.ask(shown, STRICT)).json()["expires_in"] == 600
 
 
+async def test_a_token_tells_when_its_rights_end_though_it_ends_sooner(world):
+    """What is made with it and outlives it, like a presigned link, must end by then."""
+    ends = START_MS + 24 * HOUR_MS
+    user = await world.user("olga")
+    await world.assign(user, expires_ms=ends)
+    actor = await world.actor(user)
+    first = await world.app(actor, "first", expires_ms=ends + HOUR_MS)
+    second = await world.app(actor, "second", expires_ms=ends - HOUR_MS)
+    claims = [await world.claims(await world.token(each)) for each in (first, second)]
+
+    assert [each.until for each in claims] == [ends // 1000, (ends - HOUR_MS) // 1000]
+    assert {each.expires for each in claims} == {START_MS // 1000 + 3600}
+
+
+async def test_a_token_of_rights_without_an_end_tells_of_none(world):
+    claims = await world.claims(await world.token(await world.key()))
+
+    assert claims.until is None
+
+
 async def test_a_token_ends_with_the_first_of_its_assignments(world):
     user = await world.user("olga")
     await accounts.create_site(world.identity, world.boss, site_id="berlin", name="Berlin")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx2
 import msgspec
+from cryptography.fernet import Fernet
 from joserfc.jwk import OKPKey
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,6 +28,10 @@ from soundkeep.foundation.verify import ALGORITHM, TOKEN_TYPE, Trust, Verifier
 from soundkeep.region import catalog, http
 from soundkeep.region.model import Digests, State, StoredObject
 from soundkeep.region.plane import PACKAGES, Limits, Region, new_object_id, open_region
+
+BASE_URL = "https://soundkeep.test"
+VAULT = Fernet(Fernet.generate_key())
+"""What seals keys in every region of these tests."""
 
 ISSUER = "https://identity.test"
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
@@ -170,7 +175,7 @@ class World:
         """A client with this Authorization header, or none."""
         client = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(self.app(*regions), raise_app_exceptions=False),
-            base_url="https://soundkeep.test",
+            base_url=BASE_URL,
             headers={"authorization": authorization} if authorization else {},
         )
         self.clients.append(client)
@@ -325,8 +330,9 @@ async def opened(
     clock = HeldClock()
     wanted = Limits(**{"max_upload_bytes": 64 * MIB, "min_free_bytes": 0, **limits})
     region = await open_region(
-        name, database=url, blobs=folder, clock=clock, entropy=secrets.token_bytes, limits=wanted
-    )
+        name, database=url, blobs=folder, clock=clock, entropy=secrets.token_bytes, limits=wanted,
+        vault=VAULT, base_url=BASE_URL,
+    )  # fmt: skip
     await migrate(region.db, PACKAGES, clock=clock)
     world = World(url, folder, region, clock)
     try:

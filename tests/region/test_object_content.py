@@ -439,9 +439,9 @@ async def test_bytes_that_end_early_cut_the_answer_instead_of_padding_it(local):
     assert len(rest) == 5
 
 
-async def test_a_presigned_link_is_refused_rather_than_answered_with_bytes(kept):
+async def test_what_is_no_word_for_a_presigned_link_is_refused(kept):
     """A client that asks for one reads JSON: bytes would be taken for a broken answer."""
     path, client = kept
 
-    assert fault(await client.get(f"{path}?presignUrl=true")) == (400, "bad_input", "presignUrl")
+    assert fault(await client.get(f"{path}?presignUrl=yes")) == (400, "bad_input", "presignUrl")
     assert (await client.get(f"{path}?presignUrl=false")).status_code == 200

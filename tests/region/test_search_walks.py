@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from region_world import BASE, OBJECTS, START_MS, an_object, fault, names, opened
+from region_world import BASE, BASE_URL, OBJECTS, START_MS, VAULT, an_object, fault, names, opened
 
 from soundkeep.foundation import migrate as migrations
 from soundkeep.foundation.claims import Access
@@ -78,6 +78,7 @@ async def test_a_walk_goes_on_in_another_process(world):
     other = await open_region(
         "us-east", database=world.url, blobs=world.folder, clock=world.clock,
         entropy=world.region.entropy, limits=Limits(min_free_bytes=0),
+        vault=VAULT, base_url=BASE_URL,
     )  # fmt: skip
     try:
         await step(world.client(), 0)
@@ -352,7 +353,7 @@ async def test_what_was_kept_before_the_tag_index_is_found_after_it(
     await db.close()
     region = await open_region(
         "us-east", database=database_url, blobs=tmp_path, clock=lambda: START_MS,
-        entropy=bytes, limits=Limits(min_free_bytes=0),
+        entropy=bytes, limits=Limits(min_free_bytes=0), vault=VAULT, base_url=BASE_URL,
     )  # fmt: skip
     try:
         await catalog.load(region, [an_object("00000003", tags={"queue": "Claims"})])

@@ -43,8 +43,7 @@ def objects(customer: str, kind: str, seed: int = 0) -> Iterator[StoredObject]:
 
 
 async def main(config: str, customer: str) -> None:
-    wanted = installation.load(Path(config)).regions["us-east"]
-    region = await server.open_region("us-east", wanted)
+    region = await server.open_region(installation.load(Path(config)), "us-east")
     fresh, chance = objects(customer, "added", seed=1), random.Random(2)
     rows = await region.db.scan("SELECT id FROM objects WHERE name = 'doomed'")
     doomed = [row[0] for row in rows]

@@ -39,8 +39,7 @@ def fill(demo, count):
     import busy_writer
 
     async def work():
-        wanted = installation.load(demo.config).regions["us-east"]
-        region = await server.open_region("us-east", wanted)
+        region = await server.open_region(installation.load(demo.config), "us-east")
         try:
             customer = demo.listing["customer_id"]
             lasting = list(itertools.islice(busy_writer.objects(customer, "lasting"), count))

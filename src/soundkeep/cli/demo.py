@@ -64,9 +64,7 @@ async def _fill(settings: Settings) -> dict[str, object]:
 
     await server.migrate_all(settings)
     identity = await server.open_identity(settings)
-    regions = {
-        name: await server.open_region(name, each) for name, each in settings.regions.items()
-    }
+    regions = {name: await server.open_region(settings, name) for name in settings.regions}
     try:
         return await planting.plant(identity, regions, base_url=settings.base_url)
     finally:
@@ -84,7 +82,7 @@ def _add(folder: Path, count: int) -> None:
 
     async def work() -> None:
         await server.migrate_all(settings)
-        region = await server.open_region(REGIONS[0], settings.regions[REGIONS[0]])
+        region = await server.open_region(settings, REGIONS[0])
         try:
             if not region.blobs.lock(alone=False):
                 raise Conflict(f"{folder}: a service is just starting here: try again.")

@@ -69,8 +69,8 @@ async def _findings(settings: Settings, *, verify: bool) -> AsyncIterator[tuple[
         yield True, f"accounts        {state}"
     finally:
         await identity.db.close()
-    for name, wanted in settings.regions.items():
-        region = await server.open_region(name, wanted)
+    for name in settings.regions:
+        region = await server.open_region(settings, name)
         try:
             total, lost = await retention.survey(region)
             advice = "".join(f" {each}" for each in lost[:10])
@@ -120,10 +120,10 @@ async def _signing_keys(identity: Identity) -> tuple[bool, str]:
 
 def _secret_key(file: Path) -> tuple[bool, str]:
     from soundkeep.foundation.errors import SoundkeepError
-    from soundkeep.identity import plane
+    from soundkeep.foundation.vault import vault
 
     try:
-        plane.vault(file)
+        vault(file)
     except SoundkeepError as error:
         return False, f"secret key      {error.message}"
     private = not file.stat().st_mode & 0o077

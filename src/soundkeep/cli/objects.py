@@ -41,7 +41,7 @@ def explain(
     wanted = catalog.Search(filter=filter, sort=sort, descending=not ascending, explain=True)
 
     async def work() -> catalog.Page:
-        opened = await server.open_region(name, settings.regions[name])
+        opened = await server.open_region(settings, name)
         try:
             if await pending(opened.db, PACKAGES):
                 raise BadSettings("The database is older than this version: soundkeep migrate.")

@@ -14,6 +14,9 @@ import msgspec
 
 PRODUCT = "storage"
 
+LONGEST_LINK_SECONDS = 7 * 24 * 3600
+"""How long a presigned link may work: revocations are remembered until the last one is over."""
+
 
 class Access(StrEnum):
     """Access class of a key (contract §2, "Objects"): each includes the one before."""
@@ -63,7 +66,11 @@ class Claims(msgspec.Struct, frozen=True, rename={
     "expires": "exp",
     "token_id": "jti",
 }):  # fmt: skip
-    """The payload of an access token (RFC 9068 §2.2); times are seconds since the epoch."""
+    """The payload of an access token (RFC 9068 §2.2); times are seconds since the epoch.
+
+    `until` is when the rights themselves end, where that is known: what is made with a token and
+    outlives it, as a link does, ends by then.
+    """
 
     issuer: str
     subject: str
@@ -79,6 +86,7 @@ class Claims(msgspec.Struct, frozen=True, rename={
     token_id: str
     networks: tuple[str, ...] = ()
     audience: str = PRODUCT
+    until: int | None = None
 
 
 def user_subject(customer: str, user_id: str) -> str:
@@ -101,4 +109,34 @@ def internal(customer: str, *, by: str, owner: str, regions: tuple[str, ...]) ->
         expires=0,
         epoch=0,
         token_id="",
+    )
+
+
+def lent(
+    customer: str,
+    *,
+    subject: str,
+    client: str,
+    owner: str,
+    region: str,
+    reach: Reach,
+    networks: tuple[str, ...],
+    epoch: int,
+    token_id: str,
+) -> Claims:
+    """What a link stands on: the claims that it was made with, for content in one region only."""
+    return Claims(
+        issuer="",
+        subject=subject,
+        client=client,
+        owner=owner,
+        customer=customer,
+        regions=(region,),
+        access=Access.DOWNLOAD,
+        reach=reach,
+        issued=0,
+        expires=0,
+        epoch=epoch,
+        token_id=token_id,
+        networks=networks,
     )

@@ -37,6 +37,12 @@ class NotAllowed(SoundkeepError):
     code = "insufficient_scope"
 
 
+class BadLink(SoundkeepError):
+    """A presigned link that was not given out here as it is, or not to this network address."""
+
+    code = "invalid_link"
+
+
 class NotProvisioned(SoundkeepError):
     """A real region in which the caller's customer keeps nothing."""
 
@@ -50,7 +56,7 @@ class NotFound(SoundkeepError):
 
 
 class Gone(SoundkeepError):
-    """It was here and was deleted."""
+    """It was here and was deleted, or its time is over."""
 
     code = "gone"
 

@@ -17,7 +17,7 @@ _SECRETS = re.compile(
     r"eyJ[\w-]+(?:\.[\w-]*)*"  # a JSON Web Token, or what begins like one: never looked at twice
     r"|sk[sx]?_[\w-]{16,}"  # our own keys and secrets
     r"|(?:Bearer|Basic)\s+[^\s\"',]+"
-    r"|(?<=token=)[^\s&]+|(?<=secret=)[^\s&]+|(?<=password=)[^\s&]+",
+    r"|(?<=token=)[^\s&]+|(?<=secret=)[^\s&]+|(?<=password=)[^\s&]+|(?<=signature=)[^\s&]+",
     re.IGNORECASE,
 )
 _NUMBERS = re.compile(

@@ -22,7 +22,7 @@ from joserfc.jwk import OKPKey
 
 from soundkeep.foundation.claims import PRODUCT, Claims, user_subject
 from soundkeep.foundation.clock import SECOND, Clock
-from soundkeep.foundation.errors import BadToken, NotAllowed
+from soundkeep.foundation.errors import BadToken, Gone, NotAllowed
 
 ALGORITHM = "EdDSA"
 TOKEN_TYPE = "at+jwt"  # noqa: S105  the `typ` of RFC 9068, not a secret
@@ -77,6 +77,11 @@ class Verifier:
         self._seen[digest] = (kid, claims)
         return claims
 
+    async def must_stand(self, claims: Claims) -> None:
+        """Gone where these claims, which were verified when a link was made, were revoked since."""
+        if is_revoked(claims, (await self._feed.trust()).revoked):
+            raise Gone("The API key that made this link lost its rights since: ask for a new link.")
+
     def _read(self, token: str, trust: Trust) -> tuple[str, Claims]:
         if len(token) > _MAX_TOKEN:
             raise BadToken("The access token is malformed.")
@@ -121,9 +126,14 @@ def is_revoked(claims: Claims, revoked: Mapping[str, int]) -> bool:
 
 def must_be_inside(networks: tuple[str, ...], address: str) -> None:
     """NotAllowed unless the address lies in one of the CIDR ranges."""
+    if not is_inside(networks, address):
+        raise NotAllowed("This API key may not be used from this network address.")
+
+
+def is_inside(networks: tuple[str, ...], address: str) -> bool:
+    """Whether the address lies in one of the CIDR ranges; what is no address lies in none."""
     try:
         there = ipaddress.ip_address(address)
     except ValueError:
-        there = None
-    if there is None or not any(there in ipaddress.ip_network(network) for network in networks):
-        raise NotAllowed("This API key may not be used from this network address.")
+        return False
+    return any(there in ipaddress.ip_network(network) for network in networks)

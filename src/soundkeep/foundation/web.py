@@ -31,6 +31,7 @@ STATUS: dict[type[errors.SoundkeepError], int] = {
     errors.NotSignedIn: 401,
     errors.BadToken: 401,
     errors.NotAllowed: 403,
+    errors.BadLink: 403,
     errors.NotProvisioned: 403,
     errors.InsecureTransport: 403,
     errors.NotFound: 404,

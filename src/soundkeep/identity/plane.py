@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 from argon2 import PasswordHasher
 from cryptography.fernet import Fernet
@@ -14,7 +13,6 @@ from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.clock import Clock, Entropy
 from soundkeep.foundation.database import Connection, Database
-from soundkeep.foundation.errors import BadSettings
 from soundkeep.identity.model import Actor
 
 PACKAGES = ("foundation", "identity")
@@ -45,20 +43,6 @@ class Identity:
     passwords: PasswordHasher
     policy: Policy = Policy()
     regions: tuple[str, ...] = ()
-
-
-def vault(secret_key_file: Path) -> Fernet:
-    """What seals signing keys, from the installation's secret key file."""
-    try:
-        return Fernet(secret_key_file.read_bytes().strip())
-    except OSError as error:
-        raise BadSettings(
-            f"{secret_key_file}: {error.strerror} (identity.secret_key_file)."
-        ) from None
-    except ValueError:
-        raise BadSettings(
-            f"{secret_key_file}: not a secret key. `soundkeep init` makes one."
-        ) from None
 
 
 def digest(secret: str) -> str:

@@ -19,7 +19,7 @@ from cryptography.fernet import InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from joserfc.jwk import OKPKey
 
-from soundkeep.foundation.claims import Claims, Reach
+from soundkeep.foundation.claims import LONGEST_LINK_SECONDS, Claims, Reach
 from soundkeep.foundation.clock import DAY, SECOND
 from soundkeep.foundation.errors import (
     BadToken,
@@ -161,10 +161,11 @@ class Issuer:
         return found
 
     async def forget(self) -> None:
-        """Drop the revocations that every living token is younger than."""
+        """Drop the revocations that are older than every living token and every link may be."""
         identity = self.identity
         lifetime_ms = (identity.policy.token_seconds + CLOCK_SKEW_SECONDS) * SECOND
         lifetime_ms = max(lifetime_ms, DAY)  # the setting may have been longer before
+        lifetime_ms += LONGEST_LINK_SECONDS * SECOND
         async with self._turn, identity.db.transaction() as tx:
             await store.forget_revocations(tx, before_ms=identity.clock() - lifetime_ms)
             self._epoch, self._version = 0, -1
@@ -370,6 +371,7 @@ def _claims(identity: Identity, standing: Standing, *, address: str) -> Claims:
         epoch=standing.epoch,
         token_id=new_secret(identity)[:22],
         networks=app.networks,
+        until=min(ends, default=None),
     )
 
 

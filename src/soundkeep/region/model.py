@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from soundkeep.foundation.claims import Claims
+
 SITE_TAG = "branchId"
 """The tag that names an object's site."""
 
@@ -151,3 +153,56 @@ class Resumable:
     state: Stage
     object_id: str
     expires_ms: int
+
+
+class LinkState(StrEnum):
+    """Whether a presigned link opens its object, or why not."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    USED = "used"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A presigned link: what it opens, what it stands on, what became of it.
+
+    `claims` are those that it was made with; `network` is a CIDR range, or empty.
+    """
+
+    id: str
+    object_id: str
+    claims: Claims
+    created_ms: int
+    expires_ms: int
+    once: bool
+    network: str
+    inline: bool
+    uses: int = 0
+    last_used_ms: int | None = None
+    last_address: str = ""
+    revoked_ms: int | None = None
+
+    def state(self, now_ms: int) -> LinkState:
+        """Where it is in its life."""
+        if self.revoked_ms is not None:
+            return LinkState.REVOKED
+        if self.once and self.uses:
+            return LinkState.USED
+        return LinkState.EXPIRED if self.expires_ms <= now_ms else LinkState.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A link that is being used, from where, and for which part of the object's bytes.
+
+    `sent` is whether bytes are sent at all: not for HEAD, nor where the client has them.
+    """
+
+    link: Link
+    name: str
+    at_ms: int
+    address: str
+    part: str
+    sent: bool

@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.fernet import Fernet
+
 from soundkeep.foundation.batches import Batches
 from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.clock import Clock, Entropy
@@ -14,8 +16,9 @@ from soundkeep.foundation.database import Database, connect
 from soundkeep.foundation.errors import NotProvisioned
 from soundkeep.region import walks
 from soundkeep.region.blobs import Blobs
+from soundkeep.region.linkkeys import LinkKeys
 from soundkeep.region.localblobs import LocalBlobs
-from soundkeep.region.model import Arrival, Quotas
+from soundkeep.region.model import Arrival, Quotas, Use
 from soundkeep.region.walks import Walks
 
 _NO_QUOTAS = Quotas()
@@ -40,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """One region: its database, its bytes, its limits."""
+    """One region: its database, its bytes, its limits, and where clients reach it."""
 
     name: str
     db: Database
@@ -49,7 +52,10 @@ class Region:
     entropy: Entropy
     walks: Walks
     limits: Limits
+    link_keys: LinkKeys
+    base_url: str
     arrivals: Batches[Arrival] = field(default_factory=Batches)
+    uses: Batches[Use] = field(default_factory=Batches)
 
     async def close(self) -> None:
         """Let go of the database and the folder."""
@@ -67,8 +73,13 @@ async def open_region(
     clock: Clock,
     entropy: Entropy,
     limits: Limits,
+    vault: Fernet,
+    base_url: str,
 ) -> Region:
-    """A region on its database (a file or a PostgreSQL URL) and its folder of bytes."""
+    """A region on its database (a file or a PostgreSQL URL) and its folder of bytes.
+
+    `vault` seals the keys in the database; `base_url` is what clients call the service.
+    """
     db = await connect(database)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(db.close)
@@ -85,6 +96,8 @@ async def open_region(
         entropy=entropy,
         walks=places,
         limits=limits,
+        link_keys=LinkKeys(db, vault, clock=clock, entropy=entropy),
+        base_url=base_url,
     )
 
 

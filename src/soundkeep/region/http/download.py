@@ -16,11 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from soundkeep.foundation.errors import BadInput
 from soundkeep.region import content
 from soundkeep.region.http import conditional
 from soundkeep.region.http.conditional import Slice, Validators
-from soundkeep.region.http.guard import parameter
+from soundkeep.region.http.guard import flag
 from soundkeep.region.model import Readable
 from soundkeep.region.plane import Region
 
@@ -36,7 +35,7 @@ def answer(request: Request, region: Region, found: Readable) -> Response:
 
     With `inline=true` a browser may show them. Nothing is sent before all of it is checked.
     """
-    inline = _flag(request, "inline")
+    inline = flag(request, "inline")
     current = Validators(f'"{found.sha256}"', found.updated_ms)
     asked = {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
     headers = {
@@ -179,10 +178,3 @@ def _description(found: Readable, *, inline: bool) -> dict[str, str]:
         "content-security-policy": "sandbox; default-src 'none'",
         "repr-digest": f"sha-256=:{digest}:",
     }
-
-
-def _flag(request: Request, name: str) -> bool:
-    value = parameter(request, name, "false").lower()
-    if value not in ("true", "false"):
-        raise BadInput(f"{name} is true or false.", field=name)
-    return value == "true"

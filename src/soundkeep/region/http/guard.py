@@ -17,11 +17,17 @@ from soundkeep.foundation.claims import Access, Claims
 from soundkeep.foundation.errors import BadInput, NotAllowed, NotFound, NotProvisioned
 from soundkeep.foundation.verify import Verifier
 from soundkeep.foundation.web import Endpoint
+from soundkeep.region import links
 from soundkeep.region.model import NOTHING
 from soundkeep.region.plane import Region, must_live_here
 
 Handler = Callable[[Request, Region, Claims], Awaitable[Response]]
+ByLink = Callable[[Request, Region], Awaitable[Response]]
+"""Judges the presigned link that a request shows, and answers it."""
+
 BASE = "/storage/{region}/v3"
+LINK_MARKS = frozenset({"link", "signature"})
+"""A request with one of these parameters shows a presigned link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,22 @@ class Door:
             if "\0" in request.path_params.get("id", ""):
                 raise NotFound(NOTHING)  # no database may be asked for a NUL
             return await handler(request, region, claims)
+
+        return endpoint
+
+    def opens_content(self, handler: Handler, by_link: ByLink) -> Endpoint:
+        """As `opens`, for class download; a link in place of a token is for `by_link` to judge."""
+        by_token = self.opens(handler, Access.DOWNLOAD)
+
+        async def endpoint(request: Request) -> Response:
+            if not LINK_MARKS & request.query_params.keys():
+                return await by_token(request)
+            if "authorization" in request.headers:
+                raise BadInput("Give an access token or a presigned link, not both.", field="link")
+            region = self.regions.get(request.path_params["region"])
+            if region is None:
+                raise links.forged()
+            return await by_link(request, region)
 
         return endpoint
 
@@ -83,3 +105,11 @@ def number(request: Request, name: str, default: int, *, least: int, most: int) 
     if not least <= value <= most:
         raise BadInput(f"{name} is a whole number from {least} to {most}.", field=name)
     return value
+
+
+def flag(request: Request, name: str) -> bool:
+    """A query parameter that is true or false, which it is if left out."""
+    value = parameter(request, name, "false").lower()
+    if value not in ("true", "false"):
+        raise BadInput(f"{name} is true or false.", field=name)
+    return value == "true"

@@ -7,18 +7,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from soundkeep.foundation.claims import Access, Claims
-from soundkeep.foundation.errors import BadInput
 from soundkeep.region import catalog, content
-from soundkeep.region.http import download, paging, uploads
-from soundkeep.region.http.guard import BASE, Door, by_method, parameter
+from soundkeep.region.http import download, paging, presigned, uploads
+from soundkeep.region.http.guard import BASE, Door, by_method, flag
 from soundkeep.region.plane import Region
 
 
 def routes(door: Door) -> list[Route]:
     """URL, handler, and the access class that a key needs."""
-    objects = f"{BASE}/objects"
+    objects, by_link = f"{BASE}/objects", presigned.opens(door)
     return [
-        Route(f"{objects}/{{id}}/content", door.opens(bytes_of, Access.DOWNLOAD)),
+        Route(f"{objects}/{{id}}/content", door.opens_content(bytes_of, by_link)),
         Route(f"{objects}/{{id}}", door.opens(one, Access.READ)),
         Route(f"{objects}/{{id}}/metadata", door.opens(one, Access.READ)),
         by_method(
@@ -49,8 +48,8 @@ async def upload(request: Request, region: Region, claims: Claims) -> Response:
 
 
 async def bytes_of(request: Request, region: Region, claims: Claims) -> Response:
-    """The object's bytes, as far as the request asks for them."""
-    if parameter(request, "presignUrl", "false").lower() != "false":
-        raise BadInput("There are no presigned links yet: leave it out.", field="presignUrl")
+    """The object's bytes, as far as the request asks for them; or with `presignUrl` a link."""
+    if flag(request, "presignUrl"):
+        return await presigned.make(request, region, claims)
     found = await content.readable(region, claims, request.path_params["id"])
     return download.answer(request, region, found)

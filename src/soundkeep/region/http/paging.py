@@ -25,13 +25,22 @@ def wanted(request: Request, claims: Claims) -> Search:
         raise BadInput("explain is true or false.", field="explain")
     if explain == "true" and not claims.access.includes(Access.EDIT):
         raise NotAllowed(f"To explain a search takes a key of access class {Access.EDIT}.")
+    offset, limit = bounds(request)
     return Search(
         filter=parameter(request, "filter"),
-        offset=number(request, "pageKey", 0, least=0, most=_FURTHEST),
-        limit=number(request, "limit", catalog.DEFAULT_LIMIT, least=1, most=catalog.MAX_LIMIT),
+        offset=offset,
+        limit=limit,
         sort=parameter(request, "sortField") or catalog.DEFAULT_SORT,
         descending=direction == "DESC",
         explain=explain == "true",
+    )
+
+
+def bounds(request: Request) -> tuple[int, int]:
+    """How many records to pass over, and how many to answer at most."""
+    return (
+        number(request, "pageKey", 0, least=0, most=_FURTHEST),
+        number(request, "limit", catalog.DEFAULT_LIMIT, least=1, most=catalog.MAX_LIMIT),
     )
 
 
