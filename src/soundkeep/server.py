@@ -7,6 +7,7 @@ many workers as the settings say.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import secrets
 import signal
@@ -28,9 +29,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soundkeep import console, operations
 from soundkeep.foundation import journal, web
-from soundkeep.foundation.clock import Clock, Entropy, now_ms
+from soundkeep.foundation.clock import DAY, Clock, Entropy, now_ms
 from soundkeep.foundation.database import connect
-from soundkeep.foundation.errors import Conflict, SoundkeepError
+from soundkeep.foundation.errors import Conflict, SoundkeepError, Unavailable
 from soundkeep.foundation.migrate import Migration, migrate
 from soundkeep.foundation.verify import Verifier
 from soundkeep.identity import http as identity_http
@@ -40,6 +41,7 @@ from soundkeep.identity.tokens import Issuer
 from soundkeep.region import http as region_http
 from soundkeep.region import plane as region_plane
 from soundkeep.region import retention
+from soundkeep.region.blobs import Bucket
 from soundkeep.region.plane import Region
 from soundkeep.settings import REFERENCE_REGIONS, RegionSettings, Settings
 
@@ -47,6 +49,8 @@ _UPKEEP_SECONDS = 600
 _PARENT_SECONDS = 1.0
 _STOP_SECONDS = 30
 _MAX_HEADERS = 64 * 1024
+_OLDEST_DAYS, _YOUNGEST_DAYS = 8, 1
+"""Between these ages, bytes in a shared store are swept at start when no row names them."""
 
 log = structlog.get_logger("server")
 
@@ -85,17 +89,35 @@ async def open_region(
     clock: Clock = now_ms,
     entropy: Entropy = secrets.token_bytes,
 ) -> Region:
-    """One region on its database and its folder."""
+    """One region on its database and its folder or bucket."""
     return await region_plane.open_region(
         name,
         database=wanted.database,
-        blobs=Path(wanted.blobs),
+        blobs=_place(wanted),
         clock=clock,
         entropy=entropy,
         max_upload_bytes=wanted.max_upload_bytes,
         min_free_bytes=wanted.min_free_bytes,
         search_seconds=wanted.search_seconds,
         count_seconds=wanted.count_milliseconds / 1000,
+    )
+
+
+def _place(wanted: RegionSettings) -> Path | Bucket:
+    """Where a region's bytes are."""
+    scheme, is_bucket, rest = wanted.blobs.partition("s3://")
+    if scheme or not is_bucket:
+        return Path(wanted.blobs)
+    name, _, prefix = rest.partition("/")
+    return Bucket(
+        name=name,
+        prefix=prefix,
+        endpoint=wanted.s3.endpoint,
+        region=wanted.s3.region,
+        access_key_id=wanted.s3.access_key_id,
+        secret_access_key=wanted.s3.secret_access_key,
+        virtual=wanted.s3.addressing == "virtual",
+        checksums=wanted.s3.checksum == "sha256",
     )
 
 
@@ -196,15 +218,35 @@ async def prepare(settings: Settings) -> list[Region]:
     regions = []
     for name, wanted in settings.regions.items():
         region = await open_region(name, wanted)
+        await check_blobs(region, wanted)
         if not region.blobs.lock(alone=True):
             raise Conflict(f"{wanted.blobs}: another service uses this folder: stop it first.")
-        finished, discarded = await retention.sweep(region)
+        finished, discarded = await _sweep(region)
         if finished or discarded:
             log.info("swept", region=name, finished=finished, discarded=discarded)
         region.blobs.lock(alone=False)
         await region.db.close()
         regions.append(region)
     return regions
+
+
+async def check_blobs(region: Region, wanted: RegionSettings) -> None:
+    """Unavailable, with where it is and what to change, unless the store of bytes can be used."""
+    try:
+        await region.blobs.check()
+    except SoundkeepError as error:
+        await region.close()
+        raise Unavailable(f"{wanted.blobs}: {error.message}") from None
+
+
+async def _sweep(region: Region) -> tuple[int, int]:
+    """Nobody brings bytes now, unless other services share the store: then only what is old."""
+    if not region.blobs.shared:
+        return await retention.sweep(region)
+    now = region.clock()
+    return await retention.sweep(
+        region, after_ms=now - _OLDEST_DAYS * DAY, before_ms=now - _YOUNGEST_DAYS * DAY
+    )
 
 
 def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> None:
@@ -215,6 +257,9 @@ def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> No
     journal.configure(settings.server.log_level)
     server = settings.server
     _must_be_free(server.host, server.port)
+    if any(region.blobs.startswith("s3://") for region in settings.regions.values()):
+        # The threads of the S3 client, which `prepare` starts, would be missing in forks.
+        multiprocessing.set_start_method("spawn", force=True)
     held = asyncio.run(prepare(settings))
     ready()
     granian = Granian(

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import secrets
+
 import pytest
+from blob_stores import BucketStore, LocalStore
 from region_world import opened
 from structlog.testing import capture_logs
+
+from soundkeep.region.localblobs import LocalBlobs
+from soundkeep.region.s3blobs import S3Blobs
 
 
 @pytest.fixture(autouse=True)
@@ -21,11 +27,26 @@ def one_folder(tmp_path_factory):
 def folder(one_folder):
     """A folder for blobs; used again and again, since its 256 folders take long to make."""
     yield one_folder
-    for each in (*one_folder.glob("incoming/*"), *one_folder.glob("kept/*/*")):
+    for each in (*one_folder.glob("[is]*/*"), *one_folder.glob("kept/*/*")):
         if each.is_dir():
             each.rmdir()
         else:
             each.unlink()
+
+
+@pytest.fixture(params=["local", "seaweedfs", "rclone"])
+async def store(request, anyio_backend):
+    """Every store of bytes, empty."""
+    if request.param == "local":
+        folder = request.getfixturevalue("folder")
+        blobs = LocalBlobs(folder, min_free_bytes=0)
+        yield LocalStore(blobs, folder)
+    else:
+        server = request.getfixturevalue(request.param)
+        bucket = server.bucket()
+        blobs = S3Blobs(bucket, entropy=secrets.token_bytes)
+        yield BucketStore(blobs, server, bucket)
+    await blobs.close()
 
 
 @pytest.fixture

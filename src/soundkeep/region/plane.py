@@ -13,7 +13,7 @@ from soundkeep.foundation.clock import Clock, Entropy
 from soundkeep.foundation.database import Database, connect
 from soundkeep.foundation.errors import NotProvisioned
 from soundkeep.region import walks
-from soundkeep.region.blobs import Blobs
+from soundkeep.region.blobs import Blobs, Bucket
 from soundkeep.region.localblobs import LocalBlobs
 from soundkeep.region.model import Arrival
 from soundkeep.region.walks import Walks
@@ -38,7 +38,7 @@ class Region:
     arrivals: Batches[Arrival] = field(default_factory=Batches)
 
     async def close(self) -> None:
-        """Let go of the database and the folder."""
+        """Let go of the database and the bytes."""
         if self.walks.db is not self.db:
             await self.walks.db.close()
         await self.db.close()
@@ -49,7 +49,7 @@ async def open_region(
     name: str,
     *,
     database: str,
-    blobs: Path,
+    blobs: Path | Bucket,
     clock: Clock,
     entropy: Entropy,
     max_upload_bytes: int,
@@ -57,14 +57,14 @@ async def open_region(
     search_seconds: float = 5.0,
     count_seconds: float = 0.5,
 ) -> Region:
-    """A region on its database (a file or a PostgreSQL URL) and its folder of bytes."""
+    """A region on its database (a file or a PostgreSQL URL) and its bytes: a folder or a bucket."""
     db = await connect(database)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(db.close)
         places = await walks.open_walks(db, database)
         if places.db is not db:
             stack.push_async_callback(places.db.close)
-        kept = LocalBlobs(blobs, min_free_bytes=min_free_bytes)
+        kept = _open_blobs(blobs, entropy=entropy, min_free_bytes=min_free_bytes)
         stack.pop_all()
     return Region(
         name=name,
@@ -77,6 +77,14 @@ async def open_region(
         search_seconds=search_seconds,
         count_seconds=count_seconds,
     )
+
+
+def _open_blobs(place: Path | Bucket, *, entropy: Entropy, min_free_bytes: int) -> Blobs:
+    if isinstance(place, Bucket):
+        from soundkeep.region.s3blobs import S3Blobs  # noqa: PLC0415  only who uses it loads it
+
+        return S3Blobs(place, entropy=entropy)
+    return LocalBlobs(place, min_free_bytes=min_free_bytes)
 
 
 def must_live_here(region: Region, claims: Claims) -> None:

@@ -8,12 +8,13 @@ from soundkeep.region.plane import Region
 _AT_ONCE = 500
 
 
-async def sweep(region: Region) -> tuple[int, int]:
+async def sweep(region: Region, *, after_ms: int = 0, before_ms: int = 2**62) -> tuple[int, int]:
     """Finish uploads whose row is committed, discard those without: how many of each.
 
-    To be run while nobody uploads: at start, under the folder's lock.
+    To be run while nobody uploads what came between these moments: at start, under the folder's
+    lock, or of what is so old that no upload can be at it.
     """
-    keys = await region.blobs.leftovers(after_ms=0, before_ms=2**62)
+    keys = await region.blobs.leftovers(after_ms=after_ms, before_ms=before_ms)
     finished = 0
     for start in range(0, len(keys), _AT_ONCE):
         part = keys[start : start + _AT_ONCE]
