@@ -1,4 +1,4 @@
-"""What every test may ask for: an event loop, and fresh databases on either engine."""
+"""What every test may ask for: an event loop, fresh databases on either engine, S3 servers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+import s3_servers
 from soundkeep.foundation.database import connect
 from soundkeep.foundation.migrate import migrate
 
@@ -205,3 +206,39 @@ async def database(database_url):
     db = await connect(database_url)
     yield db
     await db.close()
+
+
+# ---- S3 servers ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory):
+    """An S3 server for the whole run."""
+    with s3_servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory, portal):
+    """Another one, behind a relay: it answers ranges with 200, which clients do not understand."""
+    with s3_servers.rclone(tmp_path_factory.mktemp("rclone")) as server:
+        relay = s3_servers.Relay(server.port)
+        portal.call(relay.start)
+        server.port = relay.port
+        yield server
+        portal.call(relay.stop)
+
+
+@pytest.fixture(scope="session")
+def one_relay(seaweedfs, portal):
+    relay = s3_servers.Relay(seaweedfs.port)
+    portal.call(relay.start)
+    yield relay
+    portal.call(relay.stop)
+
+
+@pytest.fixture
+def relay(one_relay, portal):
+    """A network to SeaweedFS that fails as it is told."""
+    yield one_relay
+    portal.call(one_relay.heal)

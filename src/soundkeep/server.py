@@ -7,6 +7,7 @@ many workers as the settings say.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import secrets
 import signal
@@ -30,7 +31,7 @@ from soundkeep import console, operations
 from soundkeep.foundation import journal, web
 from soundkeep.foundation.clock import Clock, Entropy, now_ms
 from soundkeep.foundation.database import connect
-from soundkeep.foundation.errors import Conflict, SoundkeepError
+from soundkeep.foundation.errors import Conflict, SoundkeepError, Unavailable
 from soundkeep.foundation.migrate import Migration, migrate
 from soundkeep.foundation.vault import vault
 from soundkeep.foundation.verify import Verifier
@@ -41,6 +42,7 @@ from soundkeep.identity.tokens import Issuer
 from soundkeep.region import http as region_http
 from soundkeep.region import integrity, links, retention
 from soundkeep.region import plane as region_plane
+from soundkeep.region.blobs import Bucket
 from soundkeep.region.model import Quota, Quotas
 from soundkeep.region.plane import Limits, Region
 from soundkeep.settings import REFERENCE_REGIONS, RegionSettings, Settings
@@ -49,6 +51,8 @@ _UPKEEP_SECONDS = 600
 _PARENT_SECONDS = 1.0
 _STOP_SECONDS = 30
 _MAX_HEADERS = 64 * 1024
+_OLDEST_DAYS, _YOUNGEST_DAYS = 8, 1
+"""Between these ages, bytes in a shared store are swept at start when no row names them."""
 
 log = structlog.get_logger("server")
 
@@ -87,12 +91,12 @@ async def open_region(
     clock: Clock = now_ms,
     entropy: Entropy = secrets.token_bytes,
 ) -> Region:
-    """One region on its database and its folder."""
+    """One region on its database and its folder or bucket."""
     wanted = settings.regions[name]
     return await region_plane.open_region(
         name,
         database=wanted.database,
-        blobs=Path(wanted.blobs),
+        blobs=_place(wanted),
         clock=clock,
         entropy=entropy,
         limits=limits(wanted),
@@ -113,6 +117,24 @@ def limits(wanted: RegionSettings) -> Limits:
         verify_days=wanted.verify_days,
         verify_bytes_per_second=wanted.verify_bytes_per_second,
         quotas=Quotas(Quota(wanted.quota_objects, wanted.quota_bytes), special),
+    )
+
+
+def _place(wanted: RegionSettings) -> Path | Bucket:
+    """Where a region's bytes are."""
+    scheme, is_bucket, rest = wanted.blobs.partition("s3://")
+    if scheme or not is_bucket:
+        return Path(wanted.blobs)
+    name, _, prefix = rest.partition("/")
+    return Bucket(
+        name=name,
+        prefix=prefix,
+        endpoint=wanted.s3.endpoint,
+        region=wanted.s3.region,
+        access_key_id=wanted.s3.access_key_id,
+        secret_access_key=wanted.s3.secret_access_key,
+        virtual=wanted.s3.addressing == "virtual",
+        checksums=wanted.s3.checksum == "sha256",
     )
 
 
@@ -218,16 +240,25 @@ async def prepare(settings: Settings) -> list[Region]:
     regions = []
     for name, wanted in settings.regions.items():
         region = await open_region(settings, name)
+        await check_blobs(region, wanted)
         if not region.blobs.lock(alone=True):
             raise Conflict(f"{wanted.blobs}: another service uses this folder: stop it first.")
-        finished, discarded = await retention.sweep(region)
+        finished, discarded = await retention.at_start(region)
         if finished or discarded:
             log.info("swept", region=name, finished=finished, discarded=discarded)
-        await retention.tidy(region)
         region.blobs.lock(alone=False)
         await region.db.close()
         regions.append(region)
     return regions
+
+
+async def check_blobs(region: Region, wanted: RegionSettings) -> None:
+    """Unavailable, with where it is and what to change, unless the store of bytes can be used."""
+    try:
+        await region.blobs.check()
+    except SoundkeepError as error:
+        await region.close()
+        raise Unavailable(f"{wanted.blobs}: {error.message}") from None
 
 
 def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> None:
@@ -238,6 +269,9 @@ def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> No
     journal.configure(settings.server.log_level)
     server = settings.server
     _must_be_free(server.host, server.port)
+    if any(region.blobs.startswith("s3://") for region in settings.regions.values()):
+        # The threads of the S3 client, which `prepare` starts, would be missing in forks.
+        multiprocessing.set_start_method("spawn", force=True)
     held = asyncio.run(prepare(settings))
     ready()
     granian = Granian(

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,6 +22,9 @@ REFERENCE_REGIONS = ("us-west", "us-east", "uk", "ap", "ca")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 _REGION_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_ENDPOINT = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?")
+_AWS_REGION = re.compile(r"[a-z0-9-]{1,40}")
 _LAST_PORT = 65_535
 
 
@@ -60,11 +63,29 @@ class QuotaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: int = 0
 
 
+class S3Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to reach the bucket that `blobs` names; an empty endpoint is AWS."""
+
+    endpoint: str = ""
+    region: str = "us-east-1"
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    secret_access_key_file: str = ""
+    addressing: Literal["path", "virtual"] = "path"
+    checksum: Literal["sha256", "none"] = "sha256"
+    allow_http: bool = False
+
+    def __repr__(self) -> str:
+        """Without the secret, wherever settings may be printed."""
+        return f"S3Settings({self.endpoint!r}, {self.region!r}, {self.access_key_id!r})"
+
+
 class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One region: its database and where its bytes are."""
 
     database: str = ""
     blobs: str = ""
+    s3: S3Settings = S3Settings()
     max_upload_bytes: int = 5 * 1024**3
     min_free_bytes: int = 64 * 1024**2
     search_seconds: int = 5
@@ -111,6 +132,7 @@ def read(path: Path, env: Mapping[str, str]) -> Settings:
         raise BadSettings(f"{path}: {error.strerror}. Let this user read it.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadSettings(f"{path}: {error}. Write TOML, in UTF-8.") from None
+    _must_not_hold_secrets(tree)
     _override(tree, env)
     try:
         settings = msgspec.convert(tree, Settings, strict=False)
@@ -118,7 +140,38 @@ def read(path: Path, env: Mapping[str, str]) -> Settings:
         raise BadSettings(f"{path}: {error}. docs/settings.md lists every setting.") from None
     settings = _located(settings, path.parent.resolve())
     _check(settings)
-    return settings
+    return _with_secrets(settings)
+
+
+def _must_not_hold_secrets(tree: dict[str, Any]) -> None:
+    regions = tree.get("regions")
+    for name, region in regions.items() if isinstance(regions, dict) else ():
+        s3 = region.get("s3") if isinstance(region, dict) else None
+        if isinstance(s3, dict) and "secret_access_key" in s3:
+            raise BadSettings(
+                f"regions.{name}.s3.secret_access_key does not belong into this file: put it into "
+                "a file of its own (secret_access_key_file) or into the environment."
+            )
+
+
+def _with_secrets(settings: Settings) -> Settings:
+    """The settings with every secret that a file of its own holds."""
+
+    def opened(name: str, region: RegionSettings) -> RegionSettings:
+        file = region.s3.secret_access_key_file
+        if not file:
+            return region
+        try:
+            secret = Path(file).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            secret = ""
+        if not secret:
+            raise BadSettings(f"{file}: no secret (regions.{name}.s3.secret_access_key_file).")
+        s3 = msgspec.structs.replace(region.s3, secret_access_key=secret)
+        return msgspec.structs.replace(region, s3=s3)
+
+    regions = {name: opened(name, region) for name, region in settings.regions.items()}
+    return msgspec.structs.replace(settings, regions=regions)
 
 
 def _override(tree: dict[str, Any], env: Mapping[str, str]) -> None:
@@ -142,6 +195,8 @@ def _located(settings: Settings, folder: Path) -> Settings:
     def place(text: str, default: str = "") -> str:
         chosen = text or default
         remote = chosen.startswith(("postgresql://", "postgres://", "s3://"))
+        if chosen.startswith("s3://"):
+            return "s3://" + chosen.removeprefix("s3://").rstrip("/")
         return chosen if remote or not chosen else str(folder / chosen)
 
     replace = msgspec.structs.replace
@@ -162,6 +217,11 @@ def _located(settings: Settings, folder: Path) -> Settings:
                 region,
                 database=place(region.database, f"regions/{name}/region.db"),
                 blobs=place(region.blobs, f"regions/{name}/blobs"),
+                s3=replace(
+                    region.s3,
+                    endpoint=region.s3.endpoint.rstrip("/"),
+                    secret_access_key_file=place(region.s3.secret_access_key_file),
+                ),
             )
             for name, region in settings.regions.items()
         },
@@ -174,6 +234,7 @@ def _check(settings: Settings) -> None:
     for name in settings.regions:
         if not _REGION_NAME.fullmatch(name):
             raise BadSettings(f"Region {name!r}: use a-z, 0-9 and -, a letter first.")
+        _check_bucket(name, settings.regions[name])
     _check_places(settings)
     _check_server(settings.server)
     _check_transport(settings.server)
@@ -184,11 +245,43 @@ def _check_places(settings: Settings) -> None:
     """Two planes in one database, or two regions in one store of bytes, would mix their data."""
     users = {settings.identity.database: "identity.database"}
     for name, region in settings.regions.items():
-        for setting, place in (("database", region.database), ("blobs", region.blobs)):
+        bytes_at = region.s3.endpoint + region.blobs  # a bucket's name is its store's affair
+        for setting, place in (("database", region.database), ("blobs", bytes_at)):
             user = f"regions.{name}.{setting}"
             if place in users:
                 raise BadSettings(f"{users[place]} and {user} are one place: give each its own.")
             users[place] = user
+
+
+def _check_bucket(name: str, region: RegionSettings) -> None:
+    s3, table = region.s3, f"regions.{name}.s3"
+    if not region.blobs.startswith("s3://"):
+        if s3 != S3Settings():
+            raise BadSettings(f"{table} needs a bucket: regions.{name}.blobs = 's3://NAME'.")
+        return
+    if not _BUCKET.fullmatch(region.blobs):
+        raise BadSettings(
+            f"regions.{name}.blobs must be like s3://BUCKET or s3://BUCKET/PREFIX: a-z, 0-9, . and "
+            "- in the bucket's name, letters, digits, . _ and - in the prefix."
+        )
+    if not _AWS_REGION.fullmatch(s3.region):
+        raise BadSettings(f"{table}.region must be like us-east-1.")
+    endpoint = _ENDPOINT.fullmatch(s3.endpoint)
+    if s3.endpoint and endpoint is None:
+        raise BadSettings(f"{table}.endpoint must be like https://s3.example.com:9000.")
+    if endpoint and endpoint[1] == "http" and not (s3.allow_http or _is_loopback(endpoint[2])):
+        raise BadSettings(
+            f"{table}.endpoint: plain HTTP would show recordings to the network. Use https://, or "
+            "set allow_http = true where the network is safe."
+        )
+    secret = s3.secret_access_key or s3.secret_access_key_file
+    if s3.secret_access_key and s3.secret_access_key_file:
+        raise BadSettings(f"{table}: the secret is given twice, by the environment and by a file.")
+    if bool(s3.access_key_id) != bool(secret) or (s3.endpoint and not secret):
+        raise BadSettings(
+            f"{table}: access_key_id and its secret go together (secret_access_key_file, or "
+            "secret_access_key in the environment); only on AWS may both be left out."
+        )
 
 
 def _check_server(server: Server) -> None:
@@ -252,6 +345,6 @@ def _check_numbers(settings: Settings) -> None:
 
 def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"

@@ -300,6 +300,119 @@ def test_two_parts_in_one_place_are_refused_without_telling_its_password(refused
     assert said == f"{names[0]} and {names[1]} are one place: give each its own."
 
 
+# ---- buckets --------------------------------------------------------------------------------
+
+ON_AWS = '[regions.uk]\nblobs = "s3://calls/uk"\n'
+KEYS = 'access_key_id = "AK"\nsecret_access_key_file = "s3.secret"\n'
+
+
+def s3(blobs='"s3://calls/uk"', /, **facts):
+    """A region in a bucket, with such a table."""
+    lines = "\n".join(f"{name} = {value}" for name, value in facts.items())
+    return f"[regions.uk]\nblobs = {blobs}\n[regions.uk.s3]\n{lines}\n"
+
+
+def test_a_bucket_on_aws_needs_no_more_than_its_name(read):
+    found = read(ON_AWS).regions["uk"]
+
+    assert found.blobs == "s3://calls/uk"
+    assert found.s3 == settings.S3Settings()
+
+
+def test_a_secret_is_read_from_its_file_beside_the_settings(read, tmp_path):
+    (tmp_path / "s3.secret").write_text("hunter2\n")
+    found = read(s3() + KEYS).regions["uk"].s3
+
+    assert (found.access_key_id, found.secret_access_key) == ("AK", "hunter2")
+    assert found.secret_access_key_file == str(tmp_path / "s3.secret")
+
+
+def test_a_secret_comes_from_the_environment_too(read):
+    found = read(
+        s3(endpoint='"https://s3.test:9000/"', addressing='"virtual"', checksum='"none"'),
+        REGIONS__UK__S3__ACCESS_KEY_ID="AK",
+        REGIONS__UK__S3__SECRET_ACCESS_KEY="hunter2",
+    ).regions["uk"].s3  # fmt: skip
+
+    assert (found.access_key_id, found.secret_access_key) == ("AK", "hunter2")
+    assert (found.endpoint, found.addressing) == ("https://s3.test:9000", "virtual")
+    assert found.checksum == "none"
+
+
+def test_settings_do_not_show_their_secrets(read):
+    keys = {"ACCESS_KEY_ID": "AK", "SECRET_ACCESS_KEY": "hunter2"}
+    found = read(ON_AWS, **{f"REGIONS__UK__S3__{name}": value for name, value in keys.items()})
+
+    assert found.regions["uk"].s3.secret_access_key == "hunter2"
+    assert "hunter2" not in repr(found) + str(found)
+    assert "AK" in repr(found)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://127.0.0.1:8333", "http://localhost:8333", "http://[::1]:8333"]
+)
+def test_plain_http_is_fine_on_the_same_machine(read, tmp_path, endpoint):
+    (tmp_path / "s3.secret").write_text("hunter2")
+
+    assert read(s3(endpoint=f'"{endpoint}"') + KEYS).regions["uk"].s3.endpoint == endpoint
+
+
+def test_plain_http_elsewhere_has_to_be_allowed(read, refused, tmp_path):
+    (tmp_path / "s3.secret").write_text("hunter2")
+    text = s3(endpoint='"http://10.0.0.7:9000"') + KEYS
+
+    assert "set allow_http = true" in refused(text)
+    assert read(text + "allow_http = true").regions["uk"].s3.allow_http
+
+
+def test_two_stores_may_have_buckets_of_one_name(read, tmp_path):
+    (tmp_path / "s3.secret").write_text("hunter2")
+    one = s3('"s3://calls"', endpoint='"https://s3.uk.test"') + KEYS
+    other = s3('"s3://calls/"', endpoint='"https://s3.ca.test"') + KEYS
+
+    assert set(read(one + other.replace("uk]", "ca]").replace("uk.s3", "ca.s3")).regions) == {
+        "uk",
+        "ca",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (s3('"s3://"'), "must be like s3://BUCKET"),
+        (s3('"s3://Calls"'), "must be like s3://BUCKET"),
+        (s3('"s3://calls/../x"'), "must be like s3://BUCKET"),
+        (s3('"s3://calls//x"'), "must be like s3://BUCKET"),
+        (s3('"s3://calls/a b"'), "must be like s3://BUCKET"),
+        (s3('"s3://calls?x=1"'), "must be like s3://BUCKET"),
+        (s3(region='"eu.example.com/"'), "regions.uk.s3.region must be like us-east-1"),
+        (s3(addressing='"dns"'), "$.regions[...].s3.addressing"),
+        (s3(checksum='"md5"'), "$.regions[...].s3.checksum"),
+        (s3(endpoint='"s3.test"') + KEYS, "regions.uk.s3.endpoint must be like https://"),
+        (s3(endpoint='"https://AK:hunter2@s3.test"') + KEYS, "must be like https://"),
+        (s3(endpoint='"https://s3.test/calls"') + KEYS, "must be like https://"),
+        (s3(endpoint='"https://s3.test"'), "only on AWS may both be left out"),
+        (s3(access_key_id='"AK"'), "go together"),
+        (s3(secret_access_key_file='"s3.secret"'), "go together"),
+        (s3(secret_access_key='"hunter2"'), "does not belong into this file"),
+        (s3() + KEYS, "s3.secret: no secret (regions.uk.s3.secret_access_key_file)"),
+        (s3('"bytes"', region='"eu-north-1"'), "regions.uk.s3 needs a bucket"),
+    ],
+)
+def test_a_bucket_that_cannot_work_is_refused_with_what_to_do(refused, text, advice):
+    said = refused(text)
+
+    assert advice in said
+    assert "hunter2" not in said
+
+
+def test_a_secret_that_is_given_twice_is_refused(refused):
+    assert "given twice" in refused(s3() + KEYS, REGIONS__UK__S3__SECRET_ACCESS_KEY="hunter2")
+
+
+# ---- all of them ----------------------------------------------------------------------------
+
+
 def test_every_refusal_is_a_sentence_that_ends(refused):
     assert refused("[regions]").endswith(".")
     assert refused("[servers]").endswith(".")
@@ -314,7 +427,14 @@ def test_every_setting_can_be_given_by_the_environment(read):
         f"{table}__{name}".upper(): ",".join(value) if isinstance(value, tuple) else str(value)
         for table, default in tables.items()
         for name, value in msgspec.structs.asdict(default).items()
-        if not isinstance(value, dict)  # a table within the table
+        if name not in ("s3", "quotas")  # tables within the table
     }
 
     assert read(**values) == read("[regions.uk]")
+
+
+def test_every_setting_of_a_bucket_can_be_given_by_the_environment(read):
+    defaults = msgspec.structs.asdict(settings.S3Settings())
+    values = {f"REGIONS__UK__S3__{name}".upper(): str(value) for name, value in defaults.items()}
+
+    assert read(ON_AWS, **values) == read(ON_AWS)

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import secrets
+
 import pytest
+from blob_stores import BucketStore, LocalStore
 from region_world import opened
 from structlog.testing import capture_logs
+
+from soundkeep.region.localblobs import LocalBlobs
+from soundkeep.region.s3blobs import S3Blobs
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +22,21 @@ def logged():
 def folder(tmp_path):
     """A folder for blobs."""
     return tmp_path / "blobs"
+
+
+@pytest.fixture(params=["local", "seaweedfs", "rclone"])
+async def store(request, anyio_backend):
+    """Every store of bytes, empty."""
+    if request.param == "local":
+        folder = request.getfixturevalue("folder")
+        blobs = LocalBlobs(folder, min_free_bytes=0)
+        yield LocalStore(blobs, folder)
+    else:
+        server = request.getfixturevalue(request.param)
+        bucket = server.bucket()
+        blobs = S3Blobs(bucket, entropy=secrets.token_bytes)
+        yield BucketStore(blobs, server, bucket)
+    await blobs.close()
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from soundkeep.foundation.errors import SoundkeepError
 from soundkeep.foundation.migrate import migrate
 from soundkeep.foundation.verify import ALGORITHM, TOKEN_TYPE, Trust, Verifier
 from soundkeep.region import catalog, http
+from soundkeep.region.blobs import Bucket
 from soundkeep.region.model import Digests, State, StoredObject
 from soundkeep.region.plane import PACKAGES, Limits, Region, new_object_id, open_region
 
@@ -324,13 +325,13 @@ NOTHING = {"files": 0, "objects": 0, "buckets": 0, "audit": 0}
 
 @asynccontextmanager
 async def opened(
-    url: str, folder: Path, *, name: str = "us-east", **limits: object
+    url: str, folder: Path, *, bucket: Bucket | None = None, name: str = "us-east", **limits: object
 ) -> AsyncIterator[World]:
-    """A new, empty region on this database and in this folder."""
+    """A new, empty region on this database and in this folder or bucket."""
     clock = HeldClock()
     wanted = Limits(**{"max_upload_bytes": 64 * MIB, "min_free_bytes": 0, **limits})
     region = await open_region(
-        name, database=url, blobs=folder, clock=clock, entropy=secrets.token_bytes, limits=wanted,
+        name, database=url, blobs=bucket or folder, clock=clock, entropy=secrets.token_bytes, limits=wanted,
         vault=VAULT, base_url=BASE_URL,
     )  # fmt: skip
     await migrate(region.db, PACKAGES, clock=clock)

@@ -1,305 +1,396 @@
-"""Bytes on local disks, their keys, and the ids that are their names."""
+"""What every store of bytes does, be it local disks or S3; and the ids that are its keys."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import os
-import threading
-import time
 import uuid
 import zlib
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from blob_stores import HOUR, NO_KEYS, arrive, keep, new_key, now_ms, read
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from region_world import MIB, START_MS
 
-from soundkeep.foundation.errors import StorageFull, Unavailable
-from soundkeep.region import localblobs
-from soundkeep.region.localblobs import LocalBlobs
+from soundkeep.foundation.errors import Unavailable
+from soundkeep.region.blobs import Piece
 from soundkeep.region.model import Digests
-
-KEY = "019b76da-a800-7a95-815c-651e21c61677"
-NO_KEYS = [
-    "",
-    "a",
-    "../../etc/passwd",
-    "..",
-    "/etc/passwd",
-    "0123456/",
-    "01234567/../../x",
-    "0123456\0",
-    "01234567\n",
-    "0123456G",
-    "ABCDEF01",
-    "é" * 8,
-    "0" * 65,
-]
 
 
 @pytest.fixture
-async def blobs(folder, anyio_backend):
-    blobs = LocalBlobs(folder, min_free_bytes=0)
-    yield blobs
-    await blobs.close()
+def blobs(store):
+    return store.blobs
 
 
-async def arrive(blobs: LocalBlobs, content: bytes, key: str = KEY) -> Digests:
-    incoming = blobs.incoming(key)
-    for start in range(0, len(content), 100_000):
-        await incoming.write(content[start : start + 100_000])
-    return await incoming.close()
-
-
-async def read(blobs: LocalBlobs, start: int, end: int, key: str = KEY) -> bytes:
-    return b"".join([piece async for piece in await blobs.read(key, start, end)])
-
-
-async def unsettled(blobs: LocalBlobs) -> list[str]:
-    return await blobs.leftovers(after_ms=0, before_ms=2**62)
-
-
-def open_below(folder: Path) -> list[str]:
-    """The names of this process's open files in a folder."""
-    targets = []
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):  # the listing's own
-            targets.append(link.readlink())
-    return sorted(each.name for each in targets if each.is_relative_to(folder))
-
-
-# ---- in and out
-
-
-@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB])
-async def test_what_comes_in_goes_out_and_its_digests_are_right(blobs, size):
-    content = os.urandom(size)
-    digests = await arrive(blobs, content)
-    await blobs.settle([KEY])
-
-    assert digests == Digests(
-        size,
+def digests_of(content: bytes) -> Digests:
+    return Digests(
+        len(content),
         hashlib.md5(content).hexdigest(),
         hashlib.sha256(content).hexdigest(),
         zlib.crc32(content),
     )
-    assert await read(blobs, 0, size) == content
-    assert await read(blobs, size // 3, size // 2) == content[size // 3 : size // 2]
-    assert await unsettled(blobs) == []
 
 
-async def test_incoming_bytes_have_a_place_once_they_are_closed(blobs):
-    incoming = blobs.incoming(KEY)
-    await incoming.write(b"sound")
-    with pytest.raises(Unavailable):
-        blobs.file(KEY, 5)
-    await incoming.close()
+def file_content(path: str | None) -> bytes | None:
+    return None if path is None else Path(path).read_bytes()
 
-    assert await unsettled(blobs) == [KEY]
-    assert blobs.file(KEY, 5).endswith(f"kept/019b76d/{KEY}")
+
+# ---- in and out
+
+SIZES = [0, 1, MIB - 1, MIB, MIB + 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 20 * MIB]
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_comes_in_goes_out_and_its_digests_are_right(blobs, size):
+    content, key = os.urandom(size), new_key()
+    digests = await arrive(blobs, content, key)
+    await blobs.settle([key])
+
+    assert digests == digests_of(content)
+    assert await blobs.size(key) == size
+    assert await read(blobs, key, 0, size) == content
+    assert await read(blobs, key, size // 3, size // 2) == content[size // 3 : size // 2]
+
+
+async def test_chunks_of_any_size_come_in(blobs):
+    content, key = os.urandom(3 * MIB), new_key()
+    incoming = blobs.incoming(key)
+    for start, end in [(0, 0), (0, 1), (1, 1), (1, MIB + 5), (MIB + 5, 3 * MIB)]:
+        await incoming.write(content[start:end])
+    digests = await incoming.close()
+
+    assert incoming.size == len(content)
+    assert digests == digests_of(content)
+    assert await read(blobs, key, 0, len(content)) == content
+
+
+async def test_any_slice_can_be_read(blobs):
+    content = os.urandom(3 * MIB + 17)
+    key = await keep(blobs, content)
+    offsets = st.integers(0, len(content))
+
+    @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.tuples(offsets, offsets).map(sorted))
+    def slices(bounds):
+        wanted.append(tuple(bounds))
+
+    wanted = [(0, 0), (0, 64 * 1024), (64 * 1024 - 1, 64 * 1024 + 1), (len(content),) * 2]
+    await asyncio.to_thread(slices)
+    found = [await read(blobs, key, start, end) for start, end in wanted]
+
+    assert found == [content[start:end] for start, end in wanted]
 
 
 async def test_settling_and_discarding_can_be_repeated(blobs):
-    await arrive(blobs, b"sound")
+    key = new_key()
+    await arrive(blobs, b"sound", key)
     for _ in range(2):
-        await blobs.settle([KEY])
-    kept = await read(blobs, 0, 5)
+        await blobs.settle([key])
+    kept = await read(blobs, key, 0, 5)
     for _ in range(2):
-        await blobs.discard([KEY])
+        await blobs.discard([key])
 
     assert kept == b"sound"
-    with pytest.raises(Unavailable):
-        blobs.file(KEY, 5)
+    assert await blobs.size(key) is None
 
 
-async def test_closed_bytes_can_be_abandoned_too(blobs, folder):
-    """Their checksum may turn out to be wrong."""
-    incoming = blobs.incoming(KEY)
-    await incoming.write(b"sound")
+async def test_what_is_discarded_before_it_is_settled_is_gone(store, blobs):
+    keys = [new_key() for _ in range(3)]
+    for key in keys:
+        await arrive(blobs, b"sound", key)
+    await blobs.discard(iter(keys))
+
+    assert store.names() == []
+
+
+@pytest.mark.parametrize("size", [0, 1, 20 * MIB])
+async def test_what_is_abandoned_leaves_nothing(store, blobs, size):
+    incoming = blobs.incoming(new_key())
+    await incoming.write(bytes(size))
+    await incoming.abandon()
+
+    assert store.names() == []
+
+
+@pytest.mark.parametrize("size", [1, 20 * MIB])
+async def test_what_is_abandoned_after_all_leaves_nothing(store, blobs, size):
+    """Its MD5 was not the one that was declared."""
+    incoming = blobs.incoming(new_key())
+    await incoming.write(bytes(size))
     await incoming.close()
     await incoming.abandon()
 
-    assert await unsettled(blobs) == []
-    assert not list(folder.glob("kept/*/*"))
+    assert store.names() == []
 
 
-async def test_files_are_found_where_an_earlier_version_put_them(folder):
-    old = folder / "kept/77" / KEY
-    old.parent.mkdir(parents=True)
-    old.write_bytes(b"sound")
-    blobs = LocalBlobs(folder, min_free_bytes=0)
-    kept = await read(blobs, 0, 5)
-    await blobs.close()
+async def test_an_upload_whose_task_is_cancelled_leaves_nothing(store, blobs):
+    """Its client went away."""
+    begun = asyncio.Event()
 
-    assert kept == b"sound"
-    assert not old.parent.exists()
+    async def upload() -> None:
+        incoming = blobs.incoming(new_key())
+        try:
+            for number in range(1000):
+                await incoming.write(bytes(MIB))
+                if number == 20:
+                    begun.set()
+        finally:
+            await incoming.abandon()
+
+    task = asyncio.create_task(upload())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert store.names() == []
 
 
-async def test_what_is_abandoned_leaves_nothing(blobs):
-    for content in (b"", b"x", bytes(2 * MIB)):
-        incoming = blobs.incoming(KEY)
-        await incoming.write(content)
+@pytest.mark.parametrize("size", [1, 12 * MIB])
+async def test_an_upload_that_is_cancelled_while_it_closes_leaves_nothing(store, blobs, size):
+    for turns in range(10):
+        incoming = blobs.incoming(new_key())
+        await incoming.write(bytes(size))
+        closing = asyncio.create_task(incoming.close())
+        for _ in range(turns**2):
+            await asyncio.sleep(0)
+        closing.cancel()
+        with suppress(asyncio.CancelledError):
+            await closing
         await incoming.abandon()
 
-    assert await unsettled(blobs) == []
+    assert store.names() == []
 
 
-async def test_two_uploads_never_share_a_key(blobs):
-    await arrive(blobs, b"first")
-    second = blobs.incoming(KEY)
-    await second.write(b"second")
+async def test_two_uploads_at_once_do_not_mix(blobs):
+    contents = {new_key(): os.urandom(10 * MIB) for _ in range(2)}
+    digests = await asyncio.gather(*(arrive(blobs, each, key) for key, each in contents.items()))
 
+    assert digests == [digests_of(each) for each in contents.values()]
+    assert [await read(blobs, key, 0, 10 * MIB) for key in contents] == [*contents.values()]
+
+
+# ---- readers
+
+
+async def test_a_missing_or_short_blob_is_told_before_the_first_byte(store, blobs):
+    missing, short = new_key(), await keep(blobs, bytes(MIB))
+    store.cut(short, MIB - 1)
+
+    assert await blobs.size(missing) is None
+    assert await blobs.size(short) == MIB - 1
+    for key, start, end in [(missing, 0, 1), (missing, 0, 0), (short, 0, MIB), (short, MIB, MIB)]:
+        with pytest.raises(Unavailable) as error:
+            await blobs.read(key, start, end)
+        assert error.value.facts == {"lost": key}
+
+
+async def test_a_blob_that_is_cut_short_while_it_is_read_ends_in_an_error(store, blobs):
+    key = await keep(blobs, bytes(8 * MIB))
+    reader = await blobs.read(key, 0, 8 * MIB)
+    first = await anext(reader)
+    store.cut(key, MIB)
+
+    assert first
     with pytest.raises(Unavailable):
-        await second.close()
+        async for _ in reader:
+            pass
 
 
-async def test_files_are_for_the_services_eyes_only(blobs, folder):
-    await arrive(blobs, b"sound")
-    mode = (folder / "incoming" / KEY).stat().st_mode
+async def test_a_reader_may_stop_early(blobs):
+    key = await keep(blobs, bytes(4 * MIB))
+    async with aclosing(await blobs.read(key, 5, 4 * MIB)) as reader:
+        first = await anext(reader)
 
-    assert mode & 0o077 == 0
-
-
-async def test_where_room_is_short_nothing_may_begin(tmp_path):
-    free = os.statvfs(tmp_path)
-    room = free.f_bavail * free.f_frsize
-    strict = LocalBlobs(tmp_path / "strict", min_free_bytes=room * 2)
-    loose = LocalBlobs(tmp_path / "loose", min_free_bytes=0)
-
-    with pytest.raises(StorageFull):
-        strict.incoming(KEY)
-    with pytest.raises(StorageFull):
-        loose.incoming(KEY, expected=room * 2)
-    assert await arrive(loose, b"sound")
-    await strict.close()
-    await loose.close()
+    assert 0 < len(first) <= 128 * 1024
+    assert await read(blobs, key, 0, 4 * MIB) == bytes(4 * MIB)
 
 
-# ---- small bytes at hand
+async def test_two_readers_do_not_disturb_each_other(blobs):
+    content = os.urandom(3 * MIB)
+    key = await keep(blobs, content)
+    first, second = await blobs.read(key, 0, 3 * MIB), await blobs.read(key, 100, 2 * MIB)
+    found = [b"", b""]
+    for _ in range(50):
+        found[0] += await anext(first, b"")
+        found[1] += await anext(second, b"")
+
+    assert found == [content, content[100 : 2 * MIB]]
 
 
-@pytest.mark.parametrize("size", [0, 1, 256 * 1024])
-async def test_small_bytes_at_hand_are_whole_or_none(blobs, size):
-    """None where the file system cannot tell what is in memory: then they are read in a thread."""
-    content = os.urandom(size)
-    await arrive(blobs, content)
+async def test_bytes_in_a_file_or_in_memory_are_the_right_ones(blobs):
+    key = await keep(blobs, b"sound")
 
-    assert blobs.at_hand(KEY, size) in (content, None)
+    assert file_content(blobs.file(key, 5)) in (None, b"sound")
+    assert blobs.at_hand(key, 5) in (None, b"sound")
 
 
-async def test_wrong_large_and_missing_bytes_are_never_at_hand(blobs):
-    await arrive(blobs, bytes(256 * 1024 + 1))
-    found = [blobs.at_hand(KEY, 256 * 1024 + change) for change in (1, 0, -1)]
+# ---- leftovers
 
-    assert found == [None, None, None]
-    assert blobs.at_hand(KEY[::-1], 0) is None
+
+async def test_what_no_row_names_is_told_by_when_it_came(blobs):
+    key = new_key()
+    await arrive(blobs, b"sound", key)
+    now = now_ms()
+
+    async def told(after: int, before: int) -> bool:
+        return key in await blobs.leftovers(after_ms=now + after, before_ms=now + before)
+
+    assert await told(-HOUR, HOUR)
+    assert await told(-now, 2**62)
+    assert not await told(HOUR, 2 * HOUR)
+    assert not await told(-2 * HOUR, -HOUR)
+    await blobs.discard([key])
+    assert not await told(-HOUR, HOUR)
+
+
+# ---- staging
+
+
+async def stage(blobs, key: str, at: int, *chunks: bytes) -> list[Piece]:
+    """Go on with an upload at this offset: the pieces to remember."""
+    staging = await blobs.stage(key, at=at)
+    try:
+        for chunk in chunks:
+            await staging.write(chunk)
+        return list(await staging.sync())
+    finally:
+        await staging.close()
+
+
+async def gathered(blobs, key: str, size: int, pieces: list[Piece]) -> bytes:
+    """The bytes of an upload that is whole, once its digests are right."""
+    digests = await blobs.gather(key, size, pieces)
+    content = await read(blobs, key, 0, size)
+    assert digests == digests_of(content)
+    return content
+
+
+@pytest.mark.parametrize("size", [0, 1, 8 * MIB, 17 * MIB])
+async def test_a_resumable_upload_in_one_go_becomes_a_blob(store, blobs, size):
+    key, content = new_key(), os.urandom(size)
+    chunks = [content[start : start + 3 * MIB] for start in range(0, size, 3 * MIB)]
+    pieces = await stage(blobs, key, 0, *chunks)
+
+    assert await gathered(blobs, key, size, pieces) == content
+    await blobs.settle([key])
+    await blobs.unstage(key)
+    assert [name for name in store.names() if not name.startswith("kept/")] == []
+
+
+async def test_many_tiny_pieces_make_one_blob(blobs):
+    key, content, pieces = new_key(), os.urandom(150), []
+    for at in range(0, 150, 3):
+        pieces += await stage(blobs, key, at, content[at : at + 1], content[at + 1 : at + 3])
+
+    assert await gathered(blobs, key, 150, pieces) == content
+
+
+async def test_syncing_again_tells_only_of_what_is_new(blobs):
+    key = new_key()
+    staging = await blobs.stage(key, at=0)
+    pieces, told = [], []
+    for chunk in (b"so", b"", b"un", b"d"):
+        await staging.write(chunk)
+        new = await staging.sync()
+        pieces += new
+        told.append(len(new))
+    await staging.close()
+
+    assert told in ([1, 0, 1, 1], [0, 0, 0, 0])
+    assert await gathered(blobs, key, 5, pieces) == b"sound"
+
+
+async def test_what_came_after_the_offset_of_a_resumed_upload_is_dropped(blobs):
+    """The row said 3 when the client asked, whatever came to the store before or since."""
+    key = new_key()
+    pieces = await stage(blobs, key, 0, b"sou")
+    await stage(blobs, key, 3, b"XXXXX")
+    pieces += await stage(blobs, key, 3, b"nd")
+
+    assert await gathered(blobs, key, 5, pieces) == b"sound"
+
+
+async def test_what_was_not_synced_does_no_harm(blobs):
+    key = new_key()
+    staging = await blobs.stage(key, at=0)
+    await staging.write(b"sou")
+    pieces = list(await staging.sync())
+    await staging.write(b"X" * (9 * MIB))
+    await staging.close()
+    pieces += await stage(blobs, key, 3, b"nd")
+
+    assert await gathered(blobs, key, 5, pieces) == b"sound"
+
+
+async def test_gathering_and_unstaging_can_be_repeated(blobs):
+    key, content = new_key(), os.urandom(100)
+    pieces = await stage(blobs, key, 0, content)
+    first = await blobs.gather(key, 100, pieces)
+
+    assert await blobs.gather(key, 100, pieces) == first
+    assert await gathered(blobs, key, 100, pieces) == content
+    for _ in range(2):
+        await blobs.unstage(key)
+    assert await read(blobs, key, 0, 100) == content
+
+
+async def test_too_few_staged_bytes_make_no_blob(blobs):
+    key = new_key()
+    pieces = await stage(blobs, key, 0, b"soun")
+    with pytest.raises(Unavailable):
+        await blobs.gather(key, 5, pieces)
+
+    assert await blobs.size(key) is None
+
+
+async def test_unstaging_one_upload_leaves_the_others(blobs):
+    first = new_key()
+    second = f"{first[:-1]}{'0' if first[-1] != '0' else '1'}"
+    await stage(blobs, first, 0, b"music")
+    pieces = await stage(blobs, second, 0, b"sound")
+    await blobs.unstage(first)
+
+    assert await gathered(blobs, second, 5, pieces) == b"sound"
 
 
 # ---- keys
 
 
-@pytest.mark.parametrize("key", NO_KEYS)
-async def test_what_is_no_key_becomes_no_path(blobs, folder, key):
-    before = sorted(folder.parent.rglob("*"))
-    with pytest.raises(ValueError):
-        blobs.incoming(key)
-    with pytest.raises(ValueError):
-        blobs.file(key, 0)
-    with pytest.raises(ValueError):
-        blobs.at_hand(key, 0)
-    with pytest.raises(ValueError):
-        await read(blobs, 0, 1, key)
-    for step in (blobs.settle, blobs.discard):
-        with pytest.raises(ValueError):
-            await step([key])
+async def test_what_is_no_key_becomes_no_path(store, blobs):
+    for key in NO_KEYS:
+        for step in (
+            blobs.incoming,
+            partial(blobs.file, size=0),
+            partial(blobs.at_hand, size=0),
+        ):
+            with pytest.raises(ValueError):
+                step(key)
+        for step in (
+            blobs.size(key),
+            blobs.read(key, 0, 1),
+            blobs.link(key, seconds=1),
+            blobs.settle([key]),
+            blobs.discard([key]),
+            blobs.stage(key, at=0),
+            blobs.gather(key, 0, []),
+            blobs.unstage(key),
+        ):
+            with pytest.raises(ValueError):
+                await step
 
-    assert sorted(folder.parent.rglob("*")) == before
-
-
-async def test_alien_files_among_what_comes_in_are_left_alone(blobs, folder):
-    """A file system's own `lost+found`, or what somebody put there."""
-    (folder / "incoming/lost+found").mkdir()
-    (folder / "incoming/README").touch()
-    await arrive(blobs, b"sound")
-
-    assert await unsettled(blobs) == [KEY]
+    assert store.names() == []
 
 
-# ---- threads
+async def test_a_store_that_works_says_so(store, blobs):
+    await blobs.check()
 
-
-@pytest.mark.parametrize("times", [1, 3])
-async def test_a_cancelled_caller_waits_until_the_disk_is_left_alone(times):
-    """Otherwise what it does next, like removing the file, would come too early."""
-    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
-
-    def work() -> None:
-        begun.set()
-        may_end.wait(5)
-        ended.set()
-
-    task = asyncio.create_task(localblobs._in_thread(work))
-    await asyncio.to_thread(begun.wait, 5)
-    for _ in range(times):
-        task.cancel()
-        await asyncio.sleep(0.005)
-    still_waiting = not task.done()
-    may_end.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert still_waiting
-    assert ended.is_set()
-
-
-@pytest.mark.parametrize("begin", ["read", "stage"])
-async def test_a_caller_that_is_cancelled_while_a_file_is_opened_leaves_none_open(
-    blobs, folder, monkeypatch, begin
-):
-    """Of a resumable upload it would keep the lock, too."""
-    await arrive(blobs, b"sound")
-    original = os.open
-
-    def slow(*arguments, **more):
-        time.sleep(0.05)
-        return original(*arguments, **more)
-
-    async def work() -> None:
-        if begin == "read":
-            await read(blobs, 0, 5)
-        else:
-            await blobs.stage(KEY, at=0)
-
-    monkeypatch.setattr(localblobs.os, "open", slow)
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0.02)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-    assert open_below(folder) == ["lock"]
-
-
-async def test_a_folder_is_swept_by_one_and_used_by_many(folder):
-    first, second = (LocalBlobs(folder, min_free_bytes=0) for _ in range(2))
-    found = [
-        first.lock(alone=True),
-        second.lock(alone=False),
-        first.lock(alone=False),
-        second.lock(alone=False),
-        second.lock(alone=True),
-    ]
-    await first.close()
-    found.append(second.lock(alone=True))
-    await second.close()
-
-    assert found == [True, False, True, True, False, True]
-    with (folder / "lock").open() as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert store.names() == []
 
 
 # ---- ids

@@ -212,7 +212,7 @@ async def test_an_upload_goes_on_after_the_service_was_killed(world):
     await world.run("UPDATE uploads SET holder = 'dead', held_until_ms = :until", until=2**60)
     async with opened(world.url, world.folder) as other:
         other.signer.key = world.signer.key
-        await retention.sweep(other.region)
+        await retention.at_start(other.region)
         client = other.bearing(f"Bearer {world.token()}")
         left = await offset(other, where, client)
         answer = await send(other, where, LONG[left:], left, client=client)

@@ -41,12 +41,17 @@ async def _findings(settings: Settings, *, verify: bool) -> AsyncIterator[tuple[
     from soundkeep import server
     from soundkeep.foundation import audit
     from soundkeep.foundation.database import connect
+    from soundkeep.foundation.errors import Unavailable
     from soundkeep.foundation.migrate import pending
     from soundkeep.identity import accounts
     from soundkeep.region import retention
 
     good, what = _secret_key(Path(settings.identity.secret_key_file))
     yield good, what
+    for name, wanted in settings.regions.items():
+        if wanted.s3.secret_access_key_file:
+            good, what = _private(Path(wanted.s3.secret_access_key_file))
+            yield good, f"secret of S3    {name}, {what}"
     for name, url, packages in server.databases(settings):
         db = await connect(url)
         try:
@@ -72,11 +77,14 @@ async def _findings(settings: Settings, *, verify: bool) -> AsyncIterator[tuple[
     for name in settings.regions:
         region = await server.open_region(settings, name)
         try:
+            await region.blobs.check()
             total, lost = await retention.survey(region)
             advice = "".join(f" {each}" for each in lost[:10])
             yield not lost, f"recordings      {name}: {total}, {len(lost)} without bytes{advice}"
             if verify:
                 yield await _verified(region)
+        except Unavailable as error:
+            yield False, f"recordings      {name}, {settings.regions[name].blobs}: {error.message}"
         finally:
             await region.close()
 
@@ -126,5 +134,11 @@ def _secret_key(file: Path) -> tuple[bool, str]:
         vault(file)
     except SoundkeepError as error:
         return False, f"secret key      {error.message}"
+    good, what = _private(file)
+    return good, f"secret key      {what}"
+
+
+def _private(file: Path) -> tuple[bool, str]:
+    """Whether nobody but its owner may read a file, and what to do."""
     private = not file.stat().st_mode & 0o077
-    return private, f"secret key      {file}" + ("" if private else f": chmod 600 {file}")
+    return private, f"{file}" + ("" if private else f": chmod 600 {file}")

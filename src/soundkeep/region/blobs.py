@@ -14,9 +14,10 @@ import hashlib
 import re
 import zlib
 from collections.abc import AsyncGenerator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from soundkeep.foundation.errors import Unavailable
 from soundkeep.region.model import Digests
 
 _KEY = re.compile(r"[0-9a-f-]{8,64}")
@@ -59,13 +60,28 @@ class Staging(Protocol):
         """Let go; what was not synced may be lost."""
 
 
-class Blobs(Protocol):
-    """A store of bytes. StorageFull and Unavailable tell of its troubles.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Where an S3 store is, and who we are there; without keys, AWS tells the machine's role."""
 
-    `shared` is whether other nodes may be using it at any time.
-    """
+    name: str
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = "us-east-1"
+    access_key_id: str = ""
+    secret_access_key: str = field(default="", repr=False)
+    virtual: bool = False
+    checksums: bool = True
+
+
+class Blobs(Protocol):
+    """A store of bytes. StorageFull and Unavailable tell of its troubles."""
 
     shared: bool
+    """Whether others may be bringing bytes while we hold it alone: what is young is not ours."""
+
+    async def check(self) -> None:
+        """Unavailable, with what to change, where bytes could not be kept and read here."""
 
     def incoming(self, key: str, *, expected: int = 0) -> Incoming:
         """A place for bytes to come; StorageFull where `expected` more would not fit."""
@@ -129,6 +145,14 @@ class Sums:
     def digests(self) -> Digests:
         """Of all that came."""
         return Digests(self._size, self._md5.hexdigest(), self._sha256.hexdigest(), self._crc32)
+
+
+def lost(key: str) -> Unavailable:
+    """What to raise where a blob is missing or cut short."""
+    return Unavailable(
+        "The bytes of this recording cannot be read: tell the operator to run `soundkeep doctor`.",
+        lost=key,
+    )
 
 
 def checked(key: str) -> str:

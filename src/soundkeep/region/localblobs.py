@@ -20,7 +20,7 @@ from typing import TypeVar
 from soundkeep.foundation.clock import SECOND
 from soundkeep.foundation.errors import Conflict, StorageFull, Unavailable
 from soundkeep.foundation.waiting import to_the_end
-from soundkeep.region.blobs import Piece, Sums, checked, is_key
+from soundkeep.region.blobs import Piece, Sums, checked, is_key, lost
 from soundkeep.region.model import Digests
 
 T = TypeVar("T")
@@ -60,6 +60,11 @@ class LocalBlobs:
             for folder in (root.parent, root):
                 _sync_folder(folder)
         self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    async def check(self) -> None:
+        """Unavailable where the folder is gone; that it can be written was seen when it opened."""
+        with _translated():
+            os.statvfs(self._incoming)
 
     def incoming(self, key: str, *, expected: int = 0) -> _Incoming:
         """A place for bytes to come; StorageFull where `expected` more would fill the disk."""
@@ -108,7 +113,7 @@ class LocalBlobs:
         """The file of a blob; Unavailable where it is missing or cut short."""
         path = self._path(key)
         if self._size(path) != size:
-            raise _lost(key)
+            raise lost(key)
         return path
 
     def at_hand(self, key: str, size: int) -> bytes | None:
@@ -133,12 +138,13 @@ class LocalBlobs:
         path = self._path(key)
         found = self._size(path)
         if found is None or found < end:
-            raise _lost(key)
+            raise lost(key)
         return _pieces(path, key, start, end)
 
     async def link(self, key: str, *, seconds: int) -> str | None:
         """Files have no address of their own."""
-        del key, seconds
+        del seconds
+        checked(key)
         return None
 
     async def stage(self, key: str, *, at: int) -> _Staging:
@@ -151,7 +157,7 @@ class LocalBlobs:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.fstat(file).st_size < at:
-                    raise _lost(key)
+                    raise lost(key)
                 os.ftruncate(file, at)
                 os.lseek(file, at, os.SEEK_SET)
                 if not at:
@@ -183,7 +189,7 @@ class LocalBlobs:
             while at < size:
                 before, at = at, await _in_thread(lambda: hashed(file, at))  # noqa: B023  awaited
                 if at == before:
-                    raise _lost(key)
+                    raise lost(key)
         finally:
             os.close(file)
 
@@ -386,13 +392,6 @@ def _in_memory(file: int, length: int, at: int) -> bytes:
         return bytes(memoryview(buffer)[: os.preadv(file, [buffer], at, _NO_WAIT)])
     except OSError:
         return b""
-
-
-def _lost(key: str) -> Unavailable:
-    return Unavailable(
-        "The bytes of this recording cannot be read: tell the operator to run `soundkeep doctor`.",
-        lost=key,
-    )
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -15,7 +15,7 @@ from soundkeep.foundation.clock import Clock, Entropy
 from soundkeep.foundation.database import Database, connect
 from soundkeep.foundation.errors import NotProvisioned
 from soundkeep.region import walks
-from soundkeep.region.blobs import Blobs
+from soundkeep.region.blobs import Blobs, Bucket
 from soundkeep.region.linkkeys import LinkKeys
 from soundkeep.region.localblobs import LocalBlobs
 from soundkeep.region.model import Arrival, Quotas, Use
@@ -58,7 +58,7 @@ class Region:
     uses: Batches[Use] = field(default_factory=Batches)
 
     async def close(self) -> None:
-        """Let go of the database and the folder."""
+        """Let go of the database and the bytes."""
         if self.walks.db is not self.db:
             await self.walks.db.close()
         await self.db.close()
@@ -69,14 +69,14 @@ async def open_region(
     name: str,
     *,
     database: str,
-    blobs: Path,
+    blobs: Path | Bucket,
     clock: Clock,
     entropy: Entropy,
     limits: Limits,
     vault: Fernet,
     base_url: str,
 ) -> Region:
-    """A region on its database (a file or a PostgreSQL URL) and its folder of bytes.
+    """A region on its database (a file or a PostgreSQL URL) and its bytes: a folder or a bucket.
 
     `vault` seals the keys in the database; `base_url` is what clients call the service.
     """
@@ -86,7 +86,7 @@ async def open_region(
         places = await walks.open_walks(db, database)
         if places.db is not db:
             stack.push_async_callback(places.db.close)
-        kept = LocalBlobs(blobs, min_free_bytes=limits.min_free_bytes)
+        kept = _open_blobs(blobs, entropy=entropy, min_free_bytes=limits.min_free_bytes)
         stack.pop_all()
     return Region(
         name=name,
@@ -99,6 +99,14 @@ async def open_region(
         link_keys=LinkKeys(db, vault, clock=clock, entropy=entropy),
         base_url=base_url,
     )
+
+
+def _open_blobs(place: Path | Bucket, *, entropy: Entropy, min_free_bytes: int) -> Blobs:
+    if isinstance(place, Bucket):
+        from soundkeep.region.s3blobs import S3Blobs  # noqa: PLC0415  only who uses it loads it
+
+        return S3Blobs(place, entropy=entropy)
+    return LocalBlobs(place, min_free_bytes=min_free_bytes)
 
 
 def must_live_here(region: Region, claims: Claims) -> None:

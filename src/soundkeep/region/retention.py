@@ -7,30 +7,24 @@ from collections.abc import Sequence
 from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.claims import Claims
-from soundkeep.foundation.clock import DAY, HOUR
+from soundkeep.foundation.clock import DAY
 from soundkeep.region import ledger, resumable, store, uploadstore
 from soundkeep.region.ledger import Usage
 from soundkeep.region.model import Readable, State
 from soundkeep.region.plane import Region
 
 _AT_ONCE = 500
-_EVER_MS = 2**62
-_LONGEST_MS = 8 * DAY
-"""How long an upload may take, and more."""
+_OLDEST_MS = 30 * DAY
+_YOUNGEST_MS = DAY
+"""In a shared store: between these, what no row names was left by a crash."""
 
 
-async def sweep(region: Region) -> tuple[int, int]:
+async def sweep(region: Region, *, after_ms: int = 0, before_ms: int = 2**62) -> tuple[int, int]:
     """Finish uploads whose row is committed, discard those without: how many of each.
 
-    To be run at start. Where nobody else can be uploading now, all is settled at once; in a store
-    that other nodes share, only what lies there for longer than an upload's last step takes.
+    To be run while nobody uploads what came between these moments: at start, under the folder's
+    lock, or of what is so old that no upload can be at it.
     """
-    after_ms, before_ms = 0, _EVER_MS
-    if region.blobs.shared:
-        after_ms, before_ms = region.clock() - _LONGEST_MS, region.clock() - HOUR
-    else:
-        async with region.db.transaction() as tx:
-            await uploadstore.release_all(tx)
     keys = await region.blobs.leftovers(after_ms=after_ms, before_ms=before_ms)
     finished = 0
     for start in range(0, len(keys), _AT_ONCE):
@@ -40,6 +34,22 @@ async def sweep(region: Region) -> tuple[int, int]:
         await region.blobs.discard(key for key in part if key not in known)
         finished += len(known)
     return finished, len(keys) - finished
+
+
+async def at_start(region: Region) -> tuple[int, int]:
+    """Sweep and tidy: how many unfinished uploads were finished, and how many discarded.
+
+    In a store that others share, uploads may be under way: then only what is old is swept.
+    """
+    if region.blobs.shared:
+        now_ms = region.clock()
+        swept = await sweep(region, after_ms=now_ms - _OLDEST_MS, before_ms=now_ms - _YOUNGEST_MS)
+    else:
+        async with region.db.transaction() as tx:
+            await uploadstore.release_all(tx)
+        swept = await sweep(region)
+    await tidy(region)
+    return swept
 
 
 async def tidy(region: Region) -> None:
