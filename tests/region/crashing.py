@@ -2,6 +2,8 @@
 
     python crashing.py ROUNDS SEED DATABASE BLOBS
 
+BLOBS is a folder, or a bucket as JSON.
+
 A child uploads, resumes, repeats and deletes, many things at once, and says what was acknowledged;
 it is killed with SIGKILL at a random moment. Then another looks at all there is.
 """
@@ -21,16 +23,20 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography.fernet import Fernet
+
 from soundkeep.foundation import audit
 from soundkeep.foundation.claims import internal
-from soundkeep.foundation.clock import HOUR, now_ms
+from soundkeep.foundation.clock import DAY, now_ms
 from soundkeep.foundation.errors import Busy, Conflict, Gone
 from soundkeep.foundation.migrate import migrate
 from soundkeep.region import content, ledger, resumable, retention
 from soundkeep.region.arrivals import Upload, Wanted
+from soundkeep.region.blobs import Bucket
 from soundkeep.region.plane import PACKAGES, Limits, Region, open_region
 
 CLAIMS = internal("acme", by="crash", owner="olga", regions=("us-east",))
+VAULT = Fernet(Fernet.generate_key())
 KINDS = 12
 CROWD = 30
 """From so many objects on, only deletes: each look reads all that is kept."""
@@ -46,9 +52,15 @@ def sound(kind: int) -> bytes:
 
 async def opened(database: str, blobs: str, *, ahead_ms: int = 0) -> Region:
     return await open_region(
-        "us-east", database=database, blobs=Path(blobs), clock=lambda: now_ms() + ahead_ms,
-        entropy=os.urandom, limits=Limits(min_free_bytes=0),
+        "us-east", database=database, blobs=place_of(blobs), clock=lambda: now_ms() + ahead_ms,
+        entropy=os.urandom, limits=Limits(min_free_bytes=0, upload_hours=1000),
+        vault=VAULT, base_url="https://soundkeep.test",
     )  # fmt: skip
+
+
+def place_of(blobs: str) -> Path | Bucket:
+    """A folder, or the bucket that JSON describes."""
+    return Bucket(**json.loads(blobs)) if blobs.startswith("{") else Path(blobs)
 
 
 # ---- the child that is killed
@@ -170,8 +182,7 @@ class Memory:
 
 async def examine(region: Region, memory: Memory) -> None:
     """After a sweep: nothing acknowledged is lost, no byte is wrong, nothing is left over."""
-    await retention.sweep(region)
-    await retention.tidy(region)
+    await retention.at_start(region)
     for object_id, kind in memory.kept.items():
         if object_id in memory.purging:
             continue
@@ -205,9 +216,11 @@ async def examine(region: Region, memory: Memory) -> None:
 
 async def everything(region: Region) -> set[str]:
     """The keys of all bytes in the store, of whatever kind it is."""
-    root = Path(sys.argv[4])
-    assert not list((root / "incoming").iterdir())
-    return {each.name for each in root.glob("kept/*/*")}  # noqa: ASYNC240  nothing else runs
+    left = set(await region.blobs.leftovers(after_ms=0, before_ms=2**62))
+    if region.blobs.shared:
+        return left
+    assert not left
+    return {each.name for each in Path(sys.argv[4]).glob("kept/*/*")}  # noqa: ASYNC240  alone
 
 
 # ---- the rounds
@@ -241,7 +254,7 @@ def main(rounds: int, seed: int, database: str, blobs: str) -> None:
         await worker.run()
 
     async def look() -> None:
-        region = await opened(database, blobs, ahead_ms=2 * HOUR)
+        region = await opened(database, blobs, ahead_ms=2 * DAY)
         await examine(region, memory)
         await region.close()
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import secrets
@@ -18,7 +19,7 @@ SCRIPT = Path(__file__).with_name("crashing.py")
 ROUNDS = int(os.environ.get("SOUNDKEEP_SOAK_ROUNDS", "500"))
 
 
-def crash(rounds: int, database: str, blobs: Path) -> dict[str, int]:
+def crash(rounds: int, database: str, blobs: Path | str) -> dict[str, int]:
     """What was acknowledged in so many rounds; the seed is told for a replay."""
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
@@ -35,6 +36,26 @@ def test_a_few_kills_lose_nothing(database_url, tmp_path):
 
     assert said["ready"] == 8
     assert said["begun"] > 0
+
+
+def test_a_few_kills_lose_nothing_in_s3(seaweedfs, tmp_path):
+    said = crash(4, str(tmp_path / "region.db"), as_json(seaweedfs))
+
+    assert said["ready"] == 4
+
+
+def as_json(server) -> str:
+    """A bucket as the script takes it: the secret is the tests' own."""
+    return json.dumps(dataclasses.asdict(server.bucket()))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("store", ["seaweedfs", "rclone"])
+def test_hundreds_of_kills_lose_nothing_in_s3(request, database_url, store):
+    said = crash(ROUNDS, database_url, as_json(request.getfixturevalue(store)))
+
+    assert said["ready"] == ROUNDS
+    assert min(said[each] for each in ("kept", "offset", "purged")) > ROUNDS // 3
 
 
 @pytest.mark.soak
