@@ -13,6 +13,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,8 @@ _UPKEEP_SECONDS = 600
 _PARENT_SECONDS = 1.0
 _STOP_SECONDS = 30
 _MAX_HEADERS = 64 * 1024
+_DISK_THREADS = 32
+"""Enough for many syncs at once: the file system then makes one of them."""
 _OLDEST_DAYS, _YOUNGEST_DAYS = 8, 1
 """Between these ages, bytes in a shared store are swept at start when no row names them."""
 
@@ -167,6 +170,8 @@ async def running(
     settings: Settings, *, clock: Clock = now_ms, entropy: Entropy = secrets.token_bytes
 ) -> AsyncIterator[ASGIApp]:
     """The whole service as an application, with everything it needs open."""
+    disk = ThreadPoolExecutor(_DISK_THREADS, thread_name_prefix="disk")
+    asyncio.get_running_loop().set_default_executor(disk)
     async with AsyncExitStack() as stack:
         identity = await open_identity(settings, clock=clock, entropy=entropy)
         stack.push_async_callback(identity.db.close)

@@ -12,7 +12,6 @@ import errno
 import fcntl
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -36,9 +35,6 @@ _NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 
 _FOLDER_DIGITS = 7
 """Of a key's: what comes within seventeen minutes shares a folder, so a batch takes one sync."""
-
-_THREADS = ThreadPoolExecutor(32, thread_name_prefix="disk")
-"""Enough for many syncs at once: the file system then makes one of them."""
 
 
 class LocalBlobs:
@@ -401,7 +397,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
         with _translated():
             return work()
 
-    return await to_the_end(asyncio.get_running_loop().run_in_executor(_THREADS, translated))
+    return await to_the_end(asyncio.ensure_future(asyncio.to_thread(translated)))
 
 
 def _sync_folder(folder: Path) -> None:
