@@ -54,8 +54,6 @@ _STOP_SECONDS = 30
 _MAX_HEADERS = 64 * 1024
 _DISK_THREADS = 32
 """Enough for many syncs at once: the file system then makes one of them."""
-_OLDEST_DAYS, _YOUNGEST_DAYS = 8, 1
-"""Between these ages, bytes in a shared store are swept at start when no row names them."""
 
 log = structlog.get_logger("server")
 

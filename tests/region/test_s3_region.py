@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import subprocess
 import sys
 
 import pytest
-from region_world import MIB, OBJECTS, START_MS, fault, names, opened
+from blob_stores import HOUR, arrive, new_key, now_ms
+from region_world import BASE, MIB, OBJECTS, fault, names, opened
 
-from soundkeep.region import retention
+from soundkeep.region import integrity, retention
 
 SIZE = 9 * MIB
+UPLOADS = f"{BASE}/uploads"
 
 
 @pytest.fixture
@@ -20,6 +23,7 @@ async def remote(database_url, seaweedfs, relay, tmp_path, anyio_backend):
     """A region on either engine, its bucket behind the relay."""
     bucket = seaweedfs.bucket(endpoint=f"http://127.0.0.1:{relay.port}")
     async with opened(database_url, tmp_path, bucket=bucket) as world:
+        world.prefix = bucket.prefix
         world.objects = lambda: seaweedfs.objects(bucket.prefix)
         yield world
 
@@ -69,18 +73,61 @@ async def test_a_lost_object_is_told_before_the_first_byte_and_by_doctor(remote)
     assert await retention.survey(remote.region) == (1, [kept["id"]])
 
 
-async def test_a_sweep_removes_what_no_row_names(remote):
-    """As when a service was killed between the object and its row."""
-    kept = await remote.uploaded(b"sound")
-    incoming = remote.region.blobs.incoming(orphan := f"{kept['id'][:-4]}beef")
-    await incoming.write(b"orphan")
-    await incoming.close()
-    before = sorted(remote.objects())
-    finished, discarded = await retention.sweep(remote.region, after_ms=START_MS, before_ms=2**62)
+async def test_an_upload_in_many_requests_becomes_one_object(remote):
+    """Each ends with pieces of its own in the store; a client that left goes on where it was."""
+    content, client = os.urandom(SIZE), remote.client()
+    tus = {"tus-resumable": "1.0.0"}
+    named = {"upload-metadata": f"type {base64.b64encode(b'callrecording').decode()}"}
+    begun = await client.post(UPLOADS, headers={**tus, **named, "upload-length": str(SIZE)})
+    where, at, answers = begun.headers["location"], 0, []
+    for end in (5, MIB, 8 * MIB + 6, SIZE):
+        sent = {"upload-offset": str(at), "content-type": "application/offset+octet-stream"}
+        answer = await client.patch(where, headers={**tus, **sent}, content=content[at:end])
+        answers.append(answer.status_code)
+        at = end
+    kept_at = answer.headers["content-location"]
+    answer = await client.get(f"{kept_at}/content")
 
-    assert before == sorted([f"kept/{kept['id']}", f"kept/{orphan}"])
-    assert (finished, discarded) == (1, 1)
-    assert list(remote.objects()) == [f"kept/{kept['id']}"]
+    assert (begun.status_code, answers) == (201, [204] * 4)
+    assert answer.content == content
+    assert remote.objects() == {f"kept/{kept_at.rsplit('/', 1)[1]}": SIZE}
+
+
+async def test_the_same_bytes_are_one_object_and_go_with_the_last_that_holds_them(remote):
+    first, second = [await remote.uploaded(b"sound") for _ in range(2)]
+    kept = remote.objects()
+    await retention.purge(remote.region, remote.claims(), [first["id"]])
+    await retention.remove_discarded(remote.region)
+    answer = await remote.client().get(f"{OBJECTS}/{second['id']}/content")
+    await retention.purge(remote.region, remote.claims(), [second["id"]])
+    await retention.remove_discarded(remote.region)
+
+    assert kept == {f"kept/{first['id']}": 5}
+    assert answer.content == b"sound"
+    assert remote.objects() == {}
+
+
+async def test_rotten_bytes_are_found(remote, seaweedfs):
+    kept = await remote.uploaded(b"sound")
+    seaweedfs.replace(f"{remote.prefix}/kept/{kept['id']}", b"noise")
+    remote.clock.advance(seconds=1)
+    found = [each async for each in integrity.verify(remote.region, before_ms=remote.clock())]
+
+    assert [each.sound for each in found] == [False]
+
+
+async def test_a_sweep_removes_what_no_row_names_and_spares_what_is_young(remote):
+    """A service that was killed between an object and its row, and one that is about to write it."""
+    kept = await remote.uploaded(b"sound")
+    now, orphan = now_ms(), new_key()
+    await arrive(remote.region.blobs, b"orphan", orphan)
+    both = sorted([f"kept/{kept['id']}", f"kept/{orphan}"])
+    found = []
+    for hours in (1, 23, 25):
+        remote.clock.now_ms = now + hours * HOUR
+        found.append((await retention.at_start(remote.region), sorted(remote.objects())))
+
+    assert found == [((0, 0), both), ((0, 0), both), ((0, 1), [f"kept/{kept['id']}"])]
 
 
 # ---- memory

@@ -41,6 +41,7 @@ def test_what_is_uploaded_survives_a_kill_and_a_restart(demo, in_s3):
         assert kept.status_code == 201, kept.text
         whole = client.get(f"{OBJECTS}/{kept.json()['id']}/content")
         service.kill()
+    env["SOUNDKEEP_SERVER__WORKERS"] = "1"
     with serving(demo.config, env=env) as service, service.as_app(demo.edit) as client:
         part = client.get(
             f"{OBJECTS}/{kept.json()['id']}/content", headers={"range": "bytes=1000000-8000000"}
