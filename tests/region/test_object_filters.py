@@ -371,6 +371,7 @@ def test_what_was_quoted_is_what_is_searched_for(name):
 LONGEST = {
     "a list of times": f"createdTime=in=({','.join(['1'] * 998)},1767225600000)",
     "no such times": f"updatedTime=out=({','.join(['1'] * 999)})",
+    "no such times of an index": f"createdTime=out=({','.join(f'{each}000' for each in range(999))})",
     "a list and comparisons": f"(updatedTime=in=({','.join(['1'] * 740)}),{','.join(['a==b'] * 250)}),name==one",
     "all of many": ";".join(["a==b"] * 256),
     "any of many": ",".join(["a!=b"] * 256),

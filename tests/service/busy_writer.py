@@ -1,6 +1,6 @@
 """Adds and deletes objects of a region until its standard input ends: `busy_writer.py CONFIG ID`.
 
-Prints "begun", and at its end how much it did.
+Prints "begun", and at its end how much it did and what it left.
 """
 
 from __future__ import annotations
@@ -20,17 +20,27 @@ from soundkeep.region import catalog
 from soundkeep.region.model import Digests, State, StoredObject
 
 START_MS = 1_767_225_600_000
-NAMES = ("Nina", "Omar", "Pavel", "Ana")
+SPAN_MS = 60_000
+NAMES = ("Nina", "Omar", "Pavel", "Ana", "nina", "Åsa", "")
+DURATIONS = ("5", "05", "10", "9", "-3", "7.5", "long", "", "1e3", "10 s")
+REVOKE = "UPDATE objects SET state = 'REVOKED' WHERE customer = :customer AND id = :id"
+DELETE = "DELETE FROM objects WHERE customer = :customer AND id = :id"
 
 
-def objects(customer: str, kind: str, seed: int = 0) -> Iterator[StoredObject]:
-    """Without end; many of one moment, some without a duration or with one that is no number."""
-    chance = random.Random(f"{kind} {seed}")
+def objects(customer: str, kind: str) -> Iterator[StoredObject]:
+    """Without end; many of one moment, some without a duration or with one that is no number.
+
+    Those added later are of the same moments, of moments between, before all, and after all.
+    """
+    chance = random.Random(kind)
     for number in itertools.count():
-        created_ms = START_MS + chance.choice((0, 1000, chance.randrange(60_000)))
+        moments = [0, 1000, 1000, chance.randrange(SPAN_MS)]
+        if kind == "added":
+            moments += [-number, SPAN_MS + number]
+        created_ms = START_MS + chance.choice(moments)
         tags = {"direction": chance.choice(("INBOUND", "OUTBOUND"))}
         if chance.random() < 0.7:
-            tags["duration"] = chance.choice(("5", "10", "long", str(chance.randrange(1000))))
+            tags["duration"] = chance.choice((*DURATIONS, str(chance.randrange(1000))))
         if chance.random() < 0.8:
             tags["agentName"] = chance.choice(NAMES)
         object_id = f"{chance.getrandbits(32):08x}-{kind}-{number}"
@@ -44,26 +54,21 @@ def objects(customer: str, kind: str, seed: int = 0) -> Iterator[StoredObject]:
 
 async def main(config: str, customer: str) -> None:
     region = await server.open_region(installation.load(Path(config)), "us-east")
-    fresh, chance = objects(customer, "added", seed=1), random.Random(2)
     rows = await region.db.scan("SELECT id FROM objects WHERE name = 'doomed'")
-    doomed = [row[0] for row in rows]
-    chance.shuffle(doomed)
-    told = {"added": 0, "deleted": 0}
+    left, fresh, chance = [row[0] for row in rows], objects(customer, "added"), random.Random(2)
+    told = {"added": 0, "revoked": 0, "deleted": 0}
     print("begun", flush=True)
     while not select.select([sys.stdin], [], [], 0)[0]:
-        added = list(itertools.islice(fresh, 3))
+        added = list(itertools.islice(fresh, 2))
         told["added"] += await catalog.load(region, added)
-        doomed.insert(chance.randrange(len(doomed) + 1), added[0].id)
-        for sql in (
-            "UPDATE objects SET state = 'REVOKED' WHERE id = :id",
-            "DELETE FROM objects WHERE id = :id",
-        ):
-            if doomed:
-                async with region.db.transaction() as tx:
-                    told["deleted"] += await tx.run(sql, {"id": doomed.pop()}) > 0
-        await asyncio.sleep(0.02)
+        left += [each.id for each in added]
+        for word, sql in (("revoked", REVOKE), ("deleted", DELETE)):
+            object_id = left.pop(chance.randrange(len(left)))
+            async with region.db.transaction() as tx:
+                told[word] += await tx.run(sql, {"customer": customer, "id": object_id}) > 0
+        await asyncio.sleep(0.01)  # else it would hold a database of one writer all the time
     await region.close()
-    print(json.dumps(told), flush=True)
+    print(json.dumps({**told, "left": left}), flush=True)
 
 
 if __name__ == "__main__":
