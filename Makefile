@@ -10,6 +10,7 @@ PORT ?= 8080
 DIR ?= ./demo-data
 OBJECTS ?=
 ARGS ?=
+PARALLEL ?= -n 2 --dist loadfile
 
 PYTHON ?= $(shell for name in python3.14 python3.13 python3.12 python3.11 python3 python; do \
   "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$name"; break; }; done)
@@ -90,7 +91,7 @@ test: browser ## run the tests (ARGS= goes to pytest; without a browser, all but
 	elif [ "$${SOUNDKEEP_REQUIRE_BROWSER:-}" = 1 ]; then \
 	  echo "No Chromium was found, and SOUNDKEEP_REQUIRE_BROWSER=1 requires one." >&2; exit 1; \
 	else echo "No Chromium was found: the browser tests are left out."; which='not soak and not browser'; fi; \
-	set -x; $(BIN)/python -m pytest -m "$$which" $(ARGS) </dev/null
+	set -x; $(BIN)/python -m pytest $(PARALLEL) -m "$$which" $(ARGS) </dev/null
 
 wheel-test: wheel ## build the wheel, install it beside the sources, run the tests against it
 	@rm -rf .venv-wheel
@@ -102,7 +103,7 @@ wheel-test: wheel ## build the wheel, install it beside the sources, run the tes
 	assert here.is_relative_to(pathlib.Path(sysconfig.get_path("purelib")).resolve()), here; \
 	print("testing", here.parent)'
 	@echo "Tests marked slow or browser ran from the sources and are left out here."
-	.venv-wheel/bin/python -m pytest -m 'not soak and not slow and not browser' $(ARGS) </dev/null
+	.venv-wheel/bin/python -m pytest $(PARALLEL) -m 'not soak and not slow and not browser' $(ARGS) </dev/null
 
 soak: $(STAMP) ## run the tests under load; takes minutes
 	$(BIN)/python -m pytest -m soak $(ARGS) </dev/null

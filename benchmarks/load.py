@@ -93,7 +93,7 @@ def table(rates: Mapping[str, float], against: Mapping[str, str]) -> str:
     lines = ["| what | requests/s | ratio |", "|---|---:|---|"]
     for name, rate in rates.items():
         other = against.get(name)
-        ratio = f"{rate / rates[other]:.2f} of {other}" if other else ""
+        ratio = f"{rate / rates[other]:.2f} of {other}" if other and rates[other] else ""
         lines.append(f"| {name} | {rate:,.0f} | {ratio} |")
     return "\n".join(lines)
 

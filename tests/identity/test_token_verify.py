@@ -110,6 +110,7 @@ async def test_no_signature_is_refused(verifier):
         json.dumps(KEY.as_dict(private=False)).encode(),
         KEY.as_dict(private=False)["x"].encode(),
     ],
+    ids=["raw", "PEM", "JWK", "x"],
 )
 async def test_the_public_key_is_no_hmac_secret(verifier, secret):
     text = f"{encoded(HEADER | {'alg': 'HS256'})}.{encoded(CLAIMS)}"
