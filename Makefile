@@ -23,6 +23,8 @@ UV := UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv
 
 # A virtual environment that happens to be active is not ours.
 unexport VIRTUAL_ENV
+# The two processes that share the tests must see them in one order.
+export PYTHONHASHSEED := 0
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PLAYWRIGHT_BROWSERS_PATH ?= $(VENV)/browsers

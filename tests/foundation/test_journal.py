@@ -130,7 +130,7 @@ def test_numbers_and_flags_stay_what_they_are():
         {"deep": [{"list": ({"text": SECRET},)}]},
         {"by": {PHONE: 1}},
         {"by": {KEY: 1}},
-        {"several": {SECRET, "other"}},
+        pytest.param({"several": {SECRET, "other"}}, id="a set"),
         {"bytes": SECRET.encode()},
         {"error": ValueError(f"no such number +{PHONE}")},
         {"inner": {"password": "hunter2", "token": [JWT]}},
