@@ -13,10 +13,10 @@ import zlib
 
 import httpx2
 import pytest
-from region_world import BASE, CALL, MIB, NOTHING, fault, in_pieces, opened
+from region_world import BASE, CALL, MIB, NOTHING, OBJECTS, fault, in_pieces, opened
 
 from soundkeep.foundation.claims import Access, Reach
-from soundkeep.region import resumable, retention
+from soundkeep.region import resumable, retention, uploadstore
 from soundkeep.region.model import Quota, Quotas
 
 UPLOADS = f"{BASE}/uploads"
@@ -250,8 +250,6 @@ async def test_bytes_behind_the_known_offset_are_written_anew(world):
 async def test_a_crash_between_the_object_and_the_note_of_it_makes_no_second_object(
     world, monkeypatch
 ):
-    from soundkeep.region import uploadstore
-
     async def dies(*_, **__):
         raise RuntimeError
 
@@ -259,12 +257,17 @@ async def test_a_crash_between_the_object_and_the_note_of_it_makes_no_second_obj
     with monkeypatch.context() as patch:
         patch.setattr(uploadstore, "close", dies)
         broken = await send(world, where, LONG, 0)
+    made = f"{OBJECTS}/{where.rpartition('/')[2]}/content"
     left = await offset(world, where)
-    answer = await send(world, where, LONG[left:], left)
+    other = await send(world, where, b"other bytes than before", left)
+    again = await send(world, where, b"", len(LONG))
 
     assert broken.status_code == 500
-    assert await content_of(world, answer) == LONG
+    assert (other.status_code, other.headers["upload-offset"]) == (204, str(len(LONG)))
+    assert again.status_code == 204
+    assert await content_of(world, other) == (await world.client().get(made)).content == LONG
     assert (await world.everything())["objects"] == 1
+    assert world.files("staged") == []
 
 
 async def test_two_clients_appending_to_one_upload_never_mix_their_bytes(world):
@@ -428,6 +431,63 @@ async def test_an_expired_upload_says_what_to_do_and_its_bytes_go(world):
     world.clock.advance(seconds=10 * 24 * 3600)
     await resumable.expire(world.region)
     assert await world.count("uploads") == 0
+
+
+async def test_an_upload_that_goes_on_while_it_should_expire_keeps_its_bytes(world, monkeypatch):
+    """Somebody adds to it after it was listed as expired."""
+    where = await begun(world)
+    await send(world, where, LONG[:MIB], 0)
+    listed = [[where.rpartition("/")[2]], []]
+
+    async def expired(*_, **__):
+        return listed.pop(0)
+
+    monkeypatch.setattr(uploadstore, "expired", expired)
+    count = await resumable.expire(world.region)
+    done = await send(world, where, LONG[MIB:], MIB)
+
+    assert count == 0
+    assert await content_of(world, done) == LONG
+
+
+async def test_what_a_crash_left_of_an_ended_upload_goes_with_its_row(world, monkeypatch):
+    where = await begun(world)
+    await send(world, where, LONG[:MIB], 0)
+
+    async def dies(*_):
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.region.blobs, "unstage", dies)
+        broken = await world.client().delete(where, headers=TUS)
+    left = world.files("staged")
+    world.clock.advance(seconds=9 * 24 * 3600)
+    await resumable.expire(world.region)
+
+    assert broken.status_code == 500
+    assert len(left) == 1
+    assert world.files("staged") == []
+    assert await world.count("uploads") == 0
+
+
+async def test_ending_an_upload_ends_who_adds_to_it(world):
+    where = await begun(world)
+    going, never = asyncio.Event(), asyncio.Event()
+
+    async def stalling():
+        yield LONG[:MIB]
+        going.set()
+        await never.wait()
+
+    adding = asyncio.create_task(send(world, where, stalling(), 0))
+    await going.wait()
+    ended = await world.client().delete(where, headers=TUS)
+    broken = await adding
+
+    assert ended.status_code == 204
+    assert fault(broken)[:2] == (423, "busy")
+    assert (await world.client().head(where, headers=TUS)).status_code == 410
+    assert await world.everything() == NOTHING
 
 
 # ---- refusals

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 import msgspec
 
@@ -112,6 +112,10 @@ async def append(
         await _must_be_empty(chunks)
         return found
     async with _held(region, found) as hold:
+        if await _became_an_object(region, found):
+            async for _ in chunks:  # it has these already
+                pass
+            return await find(region, claims, upload_id)
         found = await find(region, claims, upload_id)
         _must_be_at(found, at)
         adding = _Adding(region, found, hold.holder, await region.blobs.stage(found.id, at=at))
@@ -129,11 +133,10 @@ async def append(
 async def terminate(region: Region, claims: Claims, upload_id: str) -> None:
     """End an upload and forget its bytes; what became an object stays one."""
     found = await find(region, claims, upload_id)
-    if found.state is Stage.KEPT:
-        raise Conflict("This upload is an object by now: it cannot be ended.")
-    async with region.db.transaction() as tx:
-        await uploadstore.close(tx, found, Stage.ENDED, customer=claims.customer)
-    await region.blobs.unstage(found.id)
+    async with _held(region, found):
+        if (await find(region, claims, upload_id)).state is Stage.KEPT:
+            raise Conflict("This upload is an object by now: it cannot be ended.")
+        await _close(region, found, Stage.ENDED)
 
 
 async def expire(region: Region) -> int:
@@ -142,11 +145,16 @@ async def expire(region: Region) -> int:
     while ids := await uploadstore.expired(region.db, now_ms=now_ms, limit=_AT_ONCE):
         for upload_id in ids:
             async with region.db.transaction() as tx:
-                await uploadstore.end_expired(tx, upload_id, now_ms=now_ms)
+                ended = await uploadstore.end_expired(tx, upload_id, now_ms=now_ms)
+            if ended:  # else somebody went on with it
+                await region.blobs.unstage(upload_id)
+                count += 1
+    before_ms = now_ms - _REMEMBERED_MS
+    while ids := await uploadstore.over(region.db, before_ms=before_ms, limit=_AT_ONCE):
+        for upload_id in ids:  # a crash may have come between an end and this
             await region.blobs.unstage(upload_id)
-        count += len(ids)
-    async with region.db.transaction() as tx:
-        await uploadstore.forget(tx, before_ms=now_ms - _REMEMBERED_MS)
+        async with region.db.transaction() as tx:
+            await uploadstore.forget(tx, ids)
     return count
 
 
@@ -240,23 +248,35 @@ async def _finish(
 ) -> None:
     """Make the object of an upload that is whole."""
     wanted = msgspec.json.decode(upload.wanted, type=Wanted)
-    customer = claims.customer
-    kept_id = upload.id
-    if await store.document_by_id(region.db, upload.id, customer=customer) is None:
-        arrivals.check(claims, wanted)
-        await arrivals.may_join(region, claims, wanted.bucket_id)
-        known = await uploadstore.pieces(region.db, upload, customer=customer)
-        before = [each for each in known if each.start < upload.position]
-        digests = await region.blobs.gather(upload.id, upload.size, [*before, *fresh])
-        try:
-            arrivals.must_be(digests, wanted)
-        except Incomplete as error:
-            await region.blobs.discard([upload.id])
-            await terminate(region, claims, upload.id)
-            raise ChecksumMismatch(error.message, field=error.facts["field"]) from None
-        kept_id = (await arrivals.keep(region, claims, wanted, digests, object_id=upload.id)).id
+    arrivals.check(claims, wanted)
+    await arrivals.may_join(region, claims, wanted.bucket_id)
+    known = await uploadstore.pieces(region.db, upload, customer=claims.customer)
+    before = [each for each in known if each.start < upload.position]
+    digests = await region.blobs.gather(upload.id, upload.size, [*before, *fresh])
+    try:
+        arrivals.must_be(digests, wanted)
+    except Incomplete as error:
+        await region.blobs.discard([upload.id])
+        await _close(region, upload, Stage.ENDED)
+        raise ChecksumMismatch(error.message, field=error.facts["field"]) from None
+    kept = await arrivals.keep(region, claims, wanted, digests, object_id=upload.id)
+    await _close(region, upload, Stage.KEPT, object_id=kept.id)
+
+
+async def _became_an_object(region: Region, upload: Resumable) -> bool:
+    """Whether an upload's object is there already: a crash came before that was noted.
+
+    To be asked before a byte is added: its bytes are the object's own by then.
+    """
+    made = await store.document_by_id(region.db, upload.id, customer=upload.customer)
+    if made is not None:
+        await _close(region, upload, Stage.KEPT, object_id=upload.id)
+    return made is not None
+
+
+async def _close(region: Region, upload: Resumable, stage: Stage, *, object_id: str = "") -> None:
     async with region.db.transaction() as tx:
-        await uploadstore.close(tx, upload, Stage.KEPT, customer=customer, object_id=kept_id)
+        await uploadstore.close(tx, upload, stage, customer=upload.customer, object_id=object_id)
     await region.blobs.unstage(upload.id)
 
 
@@ -292,10 +312,13 @@ class _Hold:
             await asyncio.sleep(_HOLD_ON_SECONDS)
             with suppress(SoundkeepError):  # what is added meanwhile is not said to be safe
                 async with self._region.db.transaction() as tx:
-                    ours = await uploadstore.hold_on(
-                        tx, self._upload.id, holder=self.holder, **self._until()
+                    self._contested = not await uploadstore.hold_on(
+                        tx,
+                        self._upload.id,
+                        customer=self._upload.customer,
+                        holder=self.holder,
+                        until_ms=self._region.clock() + _HELD_MS,
                     )
-                    self._contested = not ours
             if self._contested and self._scope is not None:
                 self._scope.reschedule(0)
 
@@ -321,16 +344,13 @@ class _Hold:
     async def _take(self, tx: Connection) -> bool:
         now_ms = self._region.clock()
         return await uploadstore.take(
-            tx, self._upload.id, holder=self.holder, now_ms=now_ms, **self._until()
+            tx,
+            self._upload.id,
+            customer=self._upload.customer,
+            holder=self.holder,
+            now_ms=now_ms,
+            until_ms=now_ms + _HELD_MS,
         )
-
-    def _until(self) -> _Until:
-        return {"customer": self._upload.customer, "until_ms": self._region.clock() + _HELD_MS}
-
-
-class _Until(TypedDict):
-    customer: str
-    until_ms: int
 
 
 @asynccontextmanager

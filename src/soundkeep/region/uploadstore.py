@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from soundkeep.foundation.database import Connection, Database
+from soundkeep.foundation.sql import one_of
 from soundkeep.region.blobs import Piece
 from soundkeep.region.model import Resumable, Stage
 
@@ -151,9 +152,9 @@ async def advance(
 
 async def close(
     tx: Connection, upload: Resumable, state: Stage, *, customer: str, object_id: str = ""
-) -> bool:
-    """End an open upload, whether it became an object or not; False where it had ended before."""
-    closed = await tx.run(
+) -> None:
+    """End an open upload, whether it became an object or not."""
+    await tx.run(
         """
         UPDATE uploads SET state = :state, object_id = :object_id, holder = '', held_until_ms = 0,
             position = CASE WHEN :object_id = '' THEN position ELSE size END
@@ -162,7 +163,6 @@ async def close(
         {"id": upload.id, "customer": customer, "state": state, "object_id": object_id},
     )
     await tx.run("DELETE FROM upload_pieces WHERE upload = :id", {"id": upload.id})
-    return bool(closed)
 
 
 # ---- sweeps ---------------------------------------------------------------------------------
@@ -202,12 +202,22 @@ async def end_expired(
     return bool(ended)
 
 
-async def forget(tx: Connection, *, before_ms: int) -> None:  # every customer: a sweep
-    """Uploads that ended or were kept, and expired before then."""
-    await tx.run(
-        "DELETE FROM uploads WHERE expires_ms < :before_ms AND state <> 'open'",
-        {"before_ms": before_ms},
+async def over(db: Database, *, before_ms: int, limit: int) -> list[str]:  # every customer: a sweep
+    """Some of the uploads that ended or were kept, and expired before then."""
+    rows = await db.scan(
+        """
+        SELECT id FROM uploads WHERE expires_ms < :before_ms AND state <> 'open'
+        ORDER BY expires_ms LIMIT :limit
+        """,
+        {"before_ms": before_ms, "limit": limit},
     )
+    return [row[0] for row in rows]
+
+
+async def forget(tx: Connection, ids: Sequence[str]) -> None:  # every customer: a sweep
+    """Forget uploads that are over."""
+    wanted = one_of("id", "id", ids)
+    await tx.run(f"DELETE FROM uploads WHERE {wanted.sql}", wanted.params)
 
 
 async def release_all(tx: Connection) -> None:  # every customer: at start, when nobody adds
