@@ -262,6 +262,17 @@ async def test_the_same_thing_of_one_source_is_no_second_object(world):
     assert (await world.everything())["objects"] == 3
 
 
+async def test_the_same_thing_of_one_source_is_anothers_when_another_brings_it(world):
+    said = by(tags=[{"key": "sourceId", "value": "call-1"}])
+    answers = [
+        await world.upload(b"words", said, client=world.client(owner=owner))
+        for owner in ("olga", "nina", "olga")
+    ]
+
+    assert [each.status_code for each in answers] == [201, 201, 200]
+    assert [each.json()["userId"] for each in answers] == ["olga", "nina", "olga"]
+
+
 async def test_what_was_purged_may_be_sent_anew(world):
     first = (await again(world, "a1")).json()
     await retention.purge(world.region, PURGER, [first["id"]])

@@ -83,6 +83,20 @@ async def test_all_objects_of_a_rotten_blob_fail_and_nothing_new_shares_it(world
     assert len(world.files("kept")) == 2
 
 
+async def test_what_rotted_may_be_sent_again_though_its_upload_was_repeatable(world):
+    client = world.client()
+    client.headers["idempotency-key"] = "a1"
+    made = (await world.upload(SOUND, client=client)).json()
+    rot(file_of(world, made))
+    await verified(world)
+    again = await world.upload(SOUND, client=client)
+    content = await client.get(f"{again.headers['location']}/content")
+
+    assert again.status_code == 201
+    assert again.json()["id"] != made["id"]
+    assert content.content == SOUND
+
+
 async def test_each_blob_is_read_once_in_a_round_longest_ago_first(world):
     made = []
     for number in range(3):

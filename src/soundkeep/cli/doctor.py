@@ -96,7 +96,7 @@ async def _verified(region: Region) -> tuple[bool, str]:
 
     from soundkeep.region import integrity
 
-    now_ms = region.clock() + 1
+    now_ms = region.clock()
     blobs, size = await integrity.pending(region, before_ms=now_ms)
     failed: list[str] = []
     rotten = 0

@@ -36,6 +36,7 @@ from soundkeep.region.model import (
     TYPE,
     Arrival,
     Digests,
+    Quota,
     State,
     StoredObject,
 )
@@ -157,7 +158,7 @@ async def keep(
         blob=object_id,
         digests=digests,
     )
-    fingerprint = _fingerprint(wanted, digests)
+    fingerprint = _fingerprint(wanted, stored)
     name = _repeat_name(claims, wanted, fingerprint)
     arrival = Arrival(stored, claims.client, claims.owner, name, fingerprint)
 
@@ -197,17 +198,17 @@ def _repeat_name(claims: Claims, wanted: Wanted, fingerprint: str) -> str:
     return f"source:{fingerprint}" if wanted.tags.get(_SOURCE_TAG) else ""
 
 
-def _fingerprint(wanted: Wanted, digests: Digests) -> str:
-    """What tells one upload from another: all that the client said, and the bytes."""
+def _fingerprint(wanted: Wanted, stored: StoredObject) -> str:
+    """What tells one upload from another: what the client said, whose it is, and the bytes."""
     said = (
         wanted.type,
         wanted.name,
         wanted.mime_type,
-        wanted.user_id,
+        stored.user_id,
         wanted.bucket_id,
         sorted(wanted.tags.items()),
         wanted.shared,
-        digests.sha256,
+        stored.digests.sha256,
     )
     return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
@@ -228,6 +229,8 @@ def must_be(digests: Digests, wanted: Wanted) -> None:
 
 async def must_have_room(region: Region, claims: Claims, size: int) -> None:
     """StorageFull where the customer's quota is used up, or has no room for so many bytes more."""
+    if region.limits.quotas.of(claims.customer) == Quota():
+        return
     used = await ledger.usage(region.db, customer=claims.customer)
     _within_quota(region, claims.customer, Usage(used.objects + 1, used.bytes + size), size)
 

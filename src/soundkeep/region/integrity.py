@@ -113,8 +113,6 @@ async def _fail(region: Region, blob: Blob) -> tuple[str, ...]:
     ids = await store.ids_of_blob(region.db, blob.key, customer=customer, state=State.AVAILABLE)
     failed: list[Readable] = []
     async with region.db.transaction() as tx:
-        if not await ledger.retire_blob(tx, blob.key, customer=customer, at_ms=at_ms):
-            return ()  # nothing holds it any more: its bytes may go
         for start in range(0, len(ids), _AT_ONCE):
             failed += await store.move_objects(
                 tx,
@@ -124,9 +122,14 @@ async def _fail(region: Region, blob: Blob) -> tuple[str, ...]:
                 customer=customer,
                 at_ms=at_ms,
             )
+        if failed:
+            gone = [each.id for each in failed]
+            await ledger.forget_repeats(tx, gone, customer=customer)  # they may be sent again
+        held = await ledger.retire_blob(tx, blob.key, customer=customer, at_ms=at_ms)
         deeds = [_failed(customer, each, at_ms) for each in failed]
         await audit.append(tx, deeds, entropy=region.entropy)
-    log.error("rotten", region=region.name, blob=blob.key, objects=len(failed))
+    if held or failed:  # else somebody purged it while it was read
+        log.error("rotten", region=region.name, blob=blob.key, objects=len(failed))
     return tuple(each.id for each in failed)
 
 
