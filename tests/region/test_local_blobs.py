@@ -59,15 +59,17 @@ async def test_closed_bytes_can_be_abandoned_too(blobs, folder):
 
 
 async def test_files_are_found_where_an_earlier_version_put_them(folder):
-    old = folder / "kept/77" / KEY
-    old.parent.mkdir(parents=True)
-    old.write_bytes(b"sound")
+    old, alien = folder / "kept/77" / KEY, folder / "kept/78/README"
+    for file in (old, alien):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"sound")
     blobs = LocalBlobs(folder, min_free_bytes=0)
     kept = await read(blobs, KEY, 0, 5)
     await blobs.close()
 
     assert kept == b"sound"
     assert not old.parent.exists()
+    assert alien.exists()
 
 
 async def test_settled_bytes_are_no_leftovers(blobs):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soundkeep.foundation.database import Connection, Database
-from soundkeep.foundation.sql import one_of
+from soundkeep.foundation.sql import all_of, one_of
 from soundkeep.region.model import Arrival, StoredObject
 
 
@@ -54,7 +54,10 @@ async def share_blobs(
             for each in ordered
         ],
     )
-    wanted = one_of("sha256", "sha256", {each.digests.sha256 for each in objects})
+    wanted = all_of(
+        one_of("customer", "customer", {each.customer for each in objects}),
+        one_of("sha256", "sha256", {each.digests.sha256 for each in objects}),
+    )
     rows = await tx.all(
         f"SELECT customer, sha256, key FROM blobs WHERE {wanted.sql} AND edition = ''",
         wanted.params,
@@ -236,7 +239,10 @@ async def claim_names(
             for each in named
         ],
     )
-    wanted = one_of("name", "name", {each.repeat for each in named})
+    wanted = all_of(
+        one_of("customer", "customer", {each.stored.customer for each in named}),
+        one_of("name", "name", {each.repeat for each in named}),
+    )
     rows = await tx.all(
         f"SELECT customer, name, object_id FROM repeats WHERE {wanted.sql}", wanted.params
     )

@@ -256,10 +256,11 @@ class LocalBlobs:
     def _move_old(self) -> None:
         """Bring files to where they belong that lie where version 0.1 put them: `kept/xx/KEY`."""
         for old in self._kept.glob("[0-9a-f][0-9a-f]"):
-            for file in old.iterdir():
+            for file in filter(lambda each: is_key(each.name), old.iterdir()):
                 self._folder(file.name).mkdir(exist_ok=True)
                 file.rename(self._path(file.name))
-            old.rmdir()
+            with suppress(OSError):  # something is in it that is not ours
+                old.rmdir()
 
 
 class _Writing:
