@@ -112,6 +112,38 @@ async def test_each_blob_is_read_once_in_a_round_longest_ago_first(world):
     assert second == []
 
 
+async def test_a_disk_that_is_not_mounted_fails_nothing(world, tmp_path):
+    """All that is seen is an empty folder."""
+    made = [await world.uploaded(bytes([number])) for number in range(3)]
+    kept = world.folder / "kept"
+    kept.rename(tmp_path / "elsewhere")
+    kept.mkdir()
+    with pytest.raises(Unavailable, match="mounted"):
+        await verified(world)
+    kept.rmdir()
+    (tmp_path / "elsewhere").rename(kept)
+    found = await verified(world)
+
+    assert sorted(found) == sorted(each["id"] for each in made)
+    assert {sound for sound, _ in found.values()} == {True}
+
+
+async def test_a_crash_while_rot_is_marked_is_made_up_for(world, monkeypatch):
+    made = await world.uploaded(SOUND)
+    rot(file_of(world, made))
+
+    async def dies(*_, **__):
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(integrity.store, "ids_of_blob", dies)
+        with pytest.raises(RuntimeError):
+            await verified(world)
+    again = await verified(world)
+
+    assert again == {made["id"]: (False, (made["id"],))}
+
+
 async def test_a_store_that_does_not_answer_fails_nothing(local, monkeypatch):
     made = await local.uploaded(SOUND)
 

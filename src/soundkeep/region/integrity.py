@@ -23,6 +23,7 @@ _AT_ONCE = 100
 _LEASE = "verification"
 _LEASE_MS = 30 * MINUTE
 _IDLE_SECONDS = 60.0
+_OTHERS = 20
 
 log = structlog.get_logger("integrity")
 
@@ -95,7 +96,10 @@ async def _is_ours(region: Region, holder: str) -> bool:
 async def _is_sound(region: Region, blob: Blob, bytes_per_second: float) -> bool:
     digest = hashlib.sha256()
     try:
-        if await region.blobs.size(blob.key) != blob.size:
+        size = await region.blobs.size(blob.key)
+        if size is None:
+            await _must_have_others(region, blob)
+        if size != blob.size:
             return False
         async with aclosing(await region.blobs.read(blob.key, 0, blob.size)) as pieces:
             async for piece in pieces:
@@ -108,28 +112,40 @@ async def _is_sound(region: Region, blob: Blob, bytes_per_second: float) -> bool
     return digest.hexdigest() == blob.sha256
 
 
+async def _must_have_others(region: Region, blob: Blob) -> None:
+    """Unavailable where not one of many blobs is there.
+
+    Then no recording rotted: a disk is not mounted, or a setting names another place.
+    """
+    others = await ledger.other_blobs(region.db, blob.key, limit=_OTHERS)
+    for key, size in others:
+        if await region.blobs.size(key) == size:
+            return
+    if others:
+        raise Unavailable(
+            "Not one of the recordings is there: see whether the disk is mounted, and whether "
+            "`blobs` in the settings names the right place."
+        )
+
+
 async def _fail(region: Region, blob: Blob) -> tuple[str, ...]:
     customer, at_ms = blob.customer, region.clock()
+    async with region.db.transaction() as tx:  # first of all, so that nothing new shares it
+        if not await ledger.retire_blob(tx, blob.key, customer=customer):
+            return ()  # somebody purged it while it was read
     ids = await store.ids_of_blob(region.db, blob.key, customer=customer, state=State.AVAILABLE)
     failed: list[Readable] = []
     async with region.db.transaction() as tx:
         for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
             failed += await store.move_objects(
-                tx,
-                ids[start : start + _AT_ONCE],
-                State.AVAILABLE,
-                State.FAILED,
-                customer=customer,
-                at_ms=at_ms,
+                tx, part, State.AVAILABLE, State.FAILED, customer=customer, at_ms=at_ms
             )
-        if failed:
-            gone = [each.id for each in failed]
-            await ledger.forget_repeats(tx, gone, customer=customer)  # they may be sent again
-        held = await ledger.retire_blob(tx, blob.key, customer=customer, at_ms=at_ms)
+            await ledger.forget_repeats(tx, part, customer=customer)  # they may be sent again
+        await ledger.mark_verified(tx, blob.key, customer=customer, at_ms=at_ms)
         deeds = [_failed(customer, each, at_ms) for each in failed]
         await audit.append(tx, deeds, entropy=region.entropy)
-    if held or failed:  # else somebody purged it while it was read
-        log.error("rotten", region=region.name, blob=blob.key, objects=len(failed))
+    log.error("rotten", region=region.name, blob=blob.key, objects=len(failed))
     return tuple(each.id for each in failed)
 
 

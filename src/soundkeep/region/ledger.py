@@ -163,8 +163,19 @@ async def blobs_before(
     return rows[0][0], rows[0][1]
 
 
+async def other_blobs(
+    db: Database, key: str, *, limit: int
+) -> list[tuple[str, int]]:  # every customer: as `blobs_to_verify`
+    """(key, size) of some blobs beside one, the newest."""
+    rows = await db.scan(
+        "SELECT key, size FROM blobs WHERE key <> :key ORDER BY key DESC LIMIT :limit",
+        {"key": key, "limit": limit},
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 async def mark_verified(tx: Connection, key: str, *, customer: str, at_ms: int) -> None:
-    """Its bytes were read and are what they should be."""
+    """Its bytes were read, and what was found is settled."""
     await tx.run(
         """
         UPDATE blobs SET verified_ms = :at_ms WHERE key = :key AND customer = :customer
@@ -173,14 +184,11 @@ async def mark_verified(tx: Connection, key: str, *, customer: str, at_ms: int) 
     )
 
 
-async def retire_blob(tx: Connection, key: str, *, customer: str, at_ms: int) -> bool:
+async def retire_blob(tx: Connection, key: str, *, customer: str) -> bool:
     """Its bytes are rotten: no new object may share them. False where nothing holds it."""
     retired = await tx.run(
-        """
-        UPDATE blobs SET edition = key, verified_ms = :at_ms
-        WHERE key = :key AND customer = :customer
-        """,
-        {"key": key, "customer": customer, "at_ms": at_ms},
+        "UPDATE blobs SET edition = key WHERE key = :key AND customer = :customer",
+        {"key": key, "customer": customer},
     )
     return bool(retired)
 

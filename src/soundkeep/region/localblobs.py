@@ -223,10 +223,9 @@ class LocalBlobs:
             raise StorageFull("There is no room for this recording: nothing of it was kept.")
 
     def _size(self, path: str) -> int | None:
-        try:
+        with _translated(), suppress(FileNotFoundError):
             return os.stat(path).st_size  # noqa: PTH116  a text, not a Path: it is quicker
-        except OSError:
-            return None
+        return None
 
     def remove(self, key: str) -> None:
         """Remove a file from its place, then from `incoming/`."""
