@@ -181,9 +181,8 @@ async def running(
                 raise Conflict(f"{wanted.blobs}: another service is starting with this folder.")
         issuer = Issuer(identity)
         await issuer.trust()
-        chores = [_upkeep(issuer, regions.values()), *map(integrity.watch, regions.values())]
-        for chore in [asyncio.create_task(chore) for chore in chores]:
-            stack.callback(chore.cancel)
+        for chore in (_upkeep(issuer, regions.values()), *map(integrity.watch, regions.values())):
+            stack.push_async_callback(_ended, asyncio.create_task(chore))
         yield _application(settings, issuer, regions)
 
 
@@ -215,6 +214,12 @@ def _application(settings: Settings, issuer: Issuer, regions: Mapping[str, Regio
         trusted_proxies=server.trusted_proxies,
         log_requests=server.log_requests and server.log_level in ("debug", "info"),
     )
+
+
+async def _ended(chore: asyncio.Task[None]) -> None:
+    """End a chore, and wait until it has let go of what it used."""
+    chore.cancel()
+    await asyncio.wait([chore])
 
 
 async def _upkeep(issuer: Issuer, regions: Iterable[Region]) -> None:

@@ -351,7 +351,7 @@ async def together(world: World, names: list[str]) -> list[asyncio.Task]:
     waiting = world.region.arrivals._waiting
     async with held_up(world):
         first = asyncio.create_task(world.upload(name="first", client=client))
-        await until(lambda: len(world.files("kept")) == 1)
+        await until(lambda: world.region.arrivals._runner is not None and not waiting)
         tasks = [
             asyncio.create_task(world.upload(each.encode(), name=each, client=client))
             for each in names
