@@ -86,6 +86,23 @@ async def test_uploads_of_the_same_bytes_at_once_share_them(world):
     assert world.files("incoming") == []
 
 
+@pytest.mark.parametrize("how", ["gone", "short"])
+async def test_bytes_that_are_lost_are_shared_by_nobody(world, how):
+    """What was just received would be thrown away for what cannot be read."""
+    made = await world.uploaded(SOUND)
+    file = world.folder / "kept" / made["id"][:7] / made["id"]
+    file.unlink()
+    if how == "short":
+        file.write_bytes(SOUND[:-1])
+    again = [await world.uploaded(SOUND) for _ in range(2)]
+    client = world.client()
+    contents = [await client.get(f"{OBJECTS}/{each['id']}/content") for each in (made, *again)]
+
+    assert [each.status_code for each in contents] == [503, 200, 200]
+    assert [each.content for each in contents[1:]] == [SOUND, SOUND]
+    assert await blobs(world) == [("acme", 5, 1), ("acme", 5, 2)]
+
+
 async def test_bytes_are_freed_when_the_last_object_goes(world):
     made = [await world.uploaded(SOUND) for _ in range(3)]
     first = await retention.purge(world.region, PURGER, [each["id"] for each in made[:2]])
@@ -155,6 +172,9 @@ async def test_what_was_kept_before_is_counted_and_shared(database_url, tmp_path
         await store.add_objects(tx, old)
     await db.close()
     monkeypatch.undo()
+    old_file = tmp_path / "kept/00" / old[0].blob
+    old_file.parent.mkdir(parents=True)
+    old_file.write_bytes(SOUND)
     async with opened(database_url, tmp_path) as world:
         before = await blobs(world), await used(world)
         made = await world.uploaded(SOUND)

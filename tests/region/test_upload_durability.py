@@ -269,6 +269,9 @@ class Unreliable:
     async def one(self, sql, params):
         return await self._db.one(sql, params)
 
+    async def all(self, sql, params):
+        return await self._db.all(sql, params)
+
     async def scan(self, sql, params):
         if not self._reads:
             raise Unavailable("The line was cut.")

@@ -299,6 +299,7 @@ def _check_tag(key: str, value: str) -> None:
 async def _commit(region: Region, batch: Sequence[Arrival]) -> None:
     keys = [arrival.stored.blob for arrival in batch]
     try:
+        await _retire_lost(region, [arrival.stored for arrival in batch])
         async with region.db.transaction() as tx:
             used = await _write(region, tx, batch)
     except Exception:
@@ -313,6 +314,15 @@ async def _commit(region: Region, batch: Sequence[Arrival]) -> None:
     with suppress(SoundkeepError):  # the objects are kept; the sweep tidies up what this could not
         await region.blobs.settle([key for key in keys if key in used])
         await region.blobs.discard(key for key in keys if key not in used)
+
+
+async def _retire_lost(region: Region, objects: Sequence[StoredObject]) -> None:
+    """Let nobody share a blob that is not there any more: the bytes that just came are better."""
+    shared = await ledger.shared_blobs(region.db, objects)
+    for (customer, _), (key, size) in sorted(shared.items()):
+        if await region.blobs.size(key) != size:
+            async with region.db.transaction() as tx:
+                await ledger.retire_blob(tx, key, customer=customer)
 
 
 async def _write(region: Region, tx: Connection, batch: Sequence[Arrival]) -> set[str]:

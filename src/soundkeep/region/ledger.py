@@ -54,16 +54,23 @@ async def share_blobs(
             for each in ordered
         ],
     )
+    found = await shared_blobs(tx, objects)
+    return {each.id: found[each.customer, each.digests.sha256][0] for each in objects}
+
+
+async def shared_blobs(
+    db: Database | Connection, objects: Sequence[StoredObject]
+) -> dict[tuple[str, str], tuple[str, int]]:  # every customer: each row names its own
+    """(customer, SHA-256) to (key, size) of the blobs that objects of these bytes share."""
     wanted = all_of(
         one_of("customer", "customer", {each.customer for each in objects}),
         one_of("sha256", "sha256", {each.digests.sha256 for each in objects}),
     )
-    rows = await tx.all(
-        f"SELECT customer, sha256, key FROM blobs WHERE {wanted.sql} AND edition = ''",
+    rows = await db.all(
+        f"SELECT customer, sha256, key, size FROM blobs WHERE {wanted.sql} AND edition = ''",
         wanted.params,
     )
-    keys = {(customer, sha256): key for customer, sha256, key in rows}
-    return {each.id: keys[each.customer, each.digests.sha256] for each in objects}
+    return {(customer, sha256): (key, size) for customer, sha256, key, size in rows}
 
 
 async def hold_blobs(
