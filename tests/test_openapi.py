@@ -25,6 +25,7 @@ DOCUMENT = json.loads((files("soundkeep") / "openapi.json").read_bytes())
 PASSWORD = "correct horse battery"
 OBJECTS = "/storage/us-east/v3/objects"
 PRESIGNED = "/storage/us-east/v3/presigned"
+BULK = "/storage/us-east/v3/bulk"
 GRANT = {"grant_type": "client_credentials"}
 
 
@@ -139,7 +140,31 @@ async def test_real_answers_are_as_described(client, credentials):
     uploaded = await client.post(OBJECTS, headers=headers, files=parts)
     where = uploaded.headers["location"]
     linked = await client.get(f"{where}/content?presignUrl=true", headers=headers)
+    ids = [uploaded.json()["id"], "unknown"]
+    started = await client.post(f"{BULK}/download/start", headers=headers, json=ids)
+    name = started.json()["zipName"]
+    bulk = "/storage/{region}/v3/bulk"
+    status = await client.get(f"{BULK}/download/status/{name}?presignUrl=true", headers=headers)
+    linked_archive = await client.get(f"{BULK}/download/{name}?presignUrl=true", headers=headers)
+    listed = await client.get(PRESIGNED, headers=headers)
+    deleted = await client.request("DELETE", BULK, headers=headers, json=ids)
     seen = {
+        (f"{bulk}/download/start", "post"): started,
+        (f"{bulk}/download/status/{{id}}", "get"): status,
+        (f"{bulk}/download/{{id}}", "get"): linked_archive,
+        (f"{bulk}/download/status", "get"): await client.get(
+            f"{BULK}/download/status", headers=headers
+        ),
+        (f"{bulk}/download/cancel/{{id}}", "post"): await client.post(
+            f"{BULK}/download/cancel/{name}", headers=headers
+        ),
+        (f"{bulk}/download/clear", "put"): await client.put(
+            f"{BULK}/download/clear", headers=headers
+        ),
+        (bulk, "delete"): deleted,
+        (f"{bulk}/undelete", "post"): await client.post(
+            f"{BULK}/undelete", headers=headers, json=ids
+        ),
         ("/oauth/v2/token", "post"): compatible,
         ("/oauth2/token", "post"): strict,
         ("/oauth2/introspect", "post"): introspected,
@@ -155,7 +180,7 @@ async def test_real_answers_are_as_described(client, credentials):
         ("/storage/{region}/v3/buckets/{id}", "get"): await client.get(
             f"/storage/us-east/v3/buckets/{uploaded.json()['bucketId']}", headers=headers
         ),
-        ("/storage/{region}/v3/presigned", "get"): await client.get(PRESIGNED, headers=headers),
+        ("/storage/{region}/v3/presigned", "get"): listed,
         ("/storage/{region}/v3/regions", "get"): await client.get(
             "/storage/uk/v3/regions", headers=headers
         ),
@@ -169,7 +194,8 @@ async def test_real_answers_are_as_described(client, credentials):
     assert {answer.status_code for answer in seen.values()} == {200, 201}
     for (path, method), answer in seen.items():
         assert wrong(path, method, answer) == [], path
-        assert absent_headers(path, method, answer) == [], path
+        if answer is not linked_archive:  # what has no bytes has not their headers
+            assert absent_headers(path, method, answer) == [], path
     assert [error.message for error in validator("Presigned").iter_errors(linked.json())] == []
 
 

@@ -117,6 +117,9 @@ def limits(wanted: RegionSettings) -> Limits:
         upload_hours=wanted.upload_hours,
         verify_days=wanted.verify_days,
         verify_bytes_per_second=wanted.verify_bytes_per_second,
+        bulk_ids=wanted.bulk_ids,
+        bulk_days=wanted.bulk_days,
+        undelete_days=wanted.undelete_days,
         quotas=Quotas(Quota(wanted.quota_objects, wanted.quota_bytes), special),
     )
 

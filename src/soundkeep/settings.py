@@ -93,6 +93,9 @@ class RegionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upload_hours: int = 24
     verify_days: int = 30
     verify_bytes_per_second: int = 4 * 1024**2
+    bulk_ids: int = 100_000
+    bulk_days: int = 7
+    undelete_days: int = 7
     quota_objects: int = 0
     quota_bytes: int = 0
     quotas: dict[str, QuotaSettings] = {}
@@ -333,6 +336,9 @@ def _check_numbers(settings: Settings) -> None:
         least.append((f"regions.{region}.verify_days", each.verify_days, 0))
         rate = each.verify_bytes_per_second
         least.append((f"regions.{region}.verify_bytes_per_second", rate, 1))
+        least.append((f"regions.{region}.bulk_ids", each.bulk_ids, 1))
+        least.append((f"regions.{region}.bulk_days", each.bulk_days, 1))
+        least.append((f"regions.{region}.undelete_days", each.undelete_days, 0))
         least.append((f"regions.{region}.quota_objects", each.quota_objects, 0))
         least.append((f"regions.{region}.quota_bytes", each.quota_bytes, 0))
         for name, quota in each.quotas.items():

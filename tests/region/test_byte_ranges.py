@@ -245,7 +245,9 @@ async def test_a_reader_that_stalls_and_leaves_lets_go_of_the_file_at_once(local
             await asyncio.Event().wait()
 
     request = asked(header)
-    await download.answer(request, local.region, found)(request.scope, receive, send)
+    await download.answer(request, local.region, content.body_of(local.region, found))(
+        request.scope, receive, send
+    )
 
     assert (opened, open_files(local.folder)) == (1, 0)
 
@@ -267,7 +269,9 @@ async def test_a_reader_that_left_is_noticed_though_nothing_waits_any_more(local
             left.set()
 
     request = asked("bytes=1-")
-    await download.answer(request, local.region, found)(request.scope, receive, send)
+    await download.answer(request, local.region, content.body_of(local.region, found))(
+        request.scope, receive, send
+    )
 
     assert 0 < sent <= 2 * MIB
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soundkeep.foundation.claims import Claims
@@ -53,6 +53,7 @@ DEFAULT_SORT = "createdTime"
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 _LOAD_SIZE = 1000
+_WALK_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,36 @@ async def bucket(region: Region, claims: Claims, bucket_id: str) -> str:
         seconds=seconds,
     )
     return bucket_document(found, objects.documents(0, MAX_LIMIT))
+
+
+async def ids(region: Region, claims: Claims, text: str) -> AsyncGenerator[list[str], None]:
+    """The ids of all objects that match a filter, oldest first, some at a time.
+
+    BadFilter and TooSlow before the first of them, where they come at once.
+    """
+    must_live_here(region, claims)
+    query = _query(claims, Search(filter=text, descending=False), FIELDS)
+    seconds = region.limits.search_seconds
+    choice = await planning.choose(region.db, query, seconds=seconds)
+
+    async def walk() -> AsyncGenerator[list[str], None]:
+        after = None
+        while True:
+            found = await pages.page(
+                region.db,
+                choice.plan,
+                customer=claims.customer,
+                after=after,
+                limit=_WALK_SIZE,
+                seconds=seconds,
+            )
+            if found.rows:
+                yield [row[1] for row in found.rows]
+            if len(found.rows) < _WALK_SIZE:
+                return
+            after = found.key(-1)
+
+    return walk()
 
 
 class _Deadline:

@@ -2,13 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 
 from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.errors import Gone, IllegalMove, NotFound
 from soundkeep.region import store
 from soundkeep.region.model import GONE, NOTHING, Readable, State
 from soundkeep.region.plane import Region, must_live_here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """Bytes that may be sent, whole or in part, and what to say of them.
+
+    `read` gives those from one place up to another, `file` the path of the whole where it is a
+    file, `at_hand` the whole where that takes no waiting; the last two raise or give None before
+    anything is sent. `sha256` is hex, or empty where it is not known.
+    """
+
+    id: str
+    name: str
+    mime_type: str
+    size: int
+    etag: str
+    modified_ms: int
+    read: Callable[[int, int], Awaitable[AsyncGenerator[bytes, None]]]
+    file: Callable[[], str | None] = lambda: None
+    at_hand: Callable[[], bytes | None] = lambda: None
+    sha256: str = ""
+
+
+def body_of(region: Region, found: Readable) -> Body:
+    """The bytes of a readable object."""
+    return Body(
+        id=found.id,
+        name=found.name,
+        mime_type=found.mime_type,
+        size=found.size,
+        etag=f'"{found.sha256}"',
+        modified_ms=found.updated_ms,
+        read=partial(region.blobs.read, found.blob),
+        file=partial(region.blobs.file, found.blob, found.size),
+        at_hand=partial(region.blobs.at_hand, found.blob, found.size),
+        sha256=found.sha256,
+    )
 
 
 async def readable(region: Region, claims: Claims, object_id: str) -> Readable:
@@ -29,20 +68,3 @@ async def readable(region: Region, claims: Claims, object_id: str) -> Readable:
     if found.state is not State.AVAILABLE:
         raise IllegalMove(f"The object is {found.state}, not AVAILABLE.", state=found.state)
     return found
-
-
-def at_hand(region: Region, found: Readable) -> bytes | None:
-    """All bytes of a small object, where that takes no waiting for a disk."""
-    return region.blobs.at_hand(found.blob, found.size)
-
-
-async def slices(
-    region: Region, found: Readable, start: int, end: int
-) -> AsyncGenerator[bytes, None]:
-    """The bytes of a readable object from `start` up to and without `end`."""
-    return await region.blobs.read(found.blob, start, end)
-
-
-def file_of(region: Region, found: Readable) -> str | None:
-    """The path of the whole object, where it is a file: for a server that sends files itself."""
-    return region.blobs.file(found.blob, found.size)

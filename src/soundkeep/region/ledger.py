@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soundkeep.foundation.database import Connection, Database
 from soundkeep.foundation.sql import all_of, one_of
-from soundkeep.region.model import Arrival, StoredObject
+from soundkeep.region.model import Arrival, Digests, StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,8 @@ async def release_blobs(
     params = {**wanted.params, "customer": customer}
     await tx.run(
         f"""
-        INSERT INTO discarded (key)
-        SELECT key FROM blobs WHERE {wanted.sql} AND customer = :customer AND refs = 0
+        INSERT INTO discarded (key, customer, until_ms)
+        SELECT key, customer, 0 FROM blobs WHERE {wanted.sql} AND customer = :customer AND refs = 0
         """,
         params,
     )
@@ -126,12 +127,51 @@ async def known_keys(
     return {row[0] for row in rows}
 
 
+async def hold_made(tx: Connection, key: str, digests: Digests, *, customer: str) -> None:
+    """Hold bytes that were made for one holder: no object may share them."""
+    await tx.run(
+        """
+        INSERT INTO blobs (key, customer, sha256, edition, size, refs, verified_ms)
+        VALUES (:key, :customer, :sha256, :key, :size, 1, 0)
+        """,
+        {"key": key, "customer": customer, "sha256": digests.sha256, "size": digests.size},
+    )
+
+
 async def discarded_keys(
-    db: Database, *, limit: int
-) -> list[str]:  # every customer: what is to be removed is nobody's
-    """Keys of blobs that nobody holds any more."""
-    rows = await db.scan("SELECT key FROM discarded ORDER BY key LIMIT :limit", {"limit": limit})
-    return [row[0] for row in rows]
+    db: Database, *, now_ms: int, limit: int
+) -> dict[str, set[str]]:  # every customer: a sweep
+    """Keys of blobs that no object holds any more, by whose they were; not those put off."""
+    rows = await db.scan(
+        """
+        SELECT key, customer FROM discarded WHERE until_ms <= :now_ms
+        ORDER BY until_ms, key LIMIT :limit
+        """,
+        {"now_ms": now_ms, "limit": limit},
+    )
+    found: dict[str, set[str]] = defaultdict(set)
+    for key, customer in rows:
+        found[customer].add(key)
+    return found
+
+
+async def put_off(tx: Connection, until: Mapping[str, int], *, customer: str) -> None:
+    """Let blobs be looked at again at their times, and not before."""
+    await tx.many(
+        "UPDATE discarded SET until_ms = :until_ms WHERE key = :key AND customer = :customer",
+        [
+            {"key": key, "until_ms": until_ms, "customer": customer}
+            for key, until_ms in sorted(until.items())
+        ],
+    )
+
+
+async def look_again(tx: Connection, *, customer: str) -> None:
+    """What was put off may be looked at now: something that held it let go."""
+    await tx.run(
+        "UPDATE discarded SET until_ms = 0 WHERE customer = :customer AND until_ms > 0",
+        {"customer": customer},
+    )
 
 
 async def forget_discarded(

@@ -1,4 +1,4 @@
-"""Presigned links: an object's content without a token, for a while. Contract §2, "Objects"."""
+"""Presigned links: content without a token, for a while. Contract §2, "Objects" and "Bulk"."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from soundkeep.foundation.claims import LONGEST_LINK_SECONDS, Access, Claims, le
 from soundkeep.foundation.clock import DAY, SECOND, iso_seconds
 from soundkeep.foundation.errors import BadInput, BadLink, Gone, NotFound
 from soundkeep.foundation.verify import is_inside
-from soundkeep.region import content, linkstore
+from soundkeep.region import bulk, content, linkstore
 from soundkeep.region.linkkeys import LinkKey
-from soundkeep.region.model import NOTHING, Link, LinkState, Readable, Use
+from soundkeep.region.model import NOTHING, Link, LinkState, Opens, Use
 from soundkeep.region.plane import Region, must_live_here
 
 DEFAULT_SECONDS = 1800
@@ -28,6 +28,9 @@ _KEPT_MS = 30 * DAY
 _AT_ONCE = 500
 _FORGED = "This link was not given out here as it is: ask for a new link."
 _ELSEWHERE = "This link may not be used from this network address."
+_ENTITIES = {Opens.OBJECT: "object", Opens.ARCHIVE: "bulk"}
+"""What the audit calls them."""
+
 _OVER = {
     LinkState.EXPIRED: "This link expired: ask for a new link.",
     LinkState.USED: "This link was for one use and was used: ask for a new link.",
@@ -58,7 +61,8 @@ class Shown:
     """A link as it comes in a URL: nothing of it is believed before its signature is checked."""
 
     id: str
-    object_id: str
+    opens: Opens
+    target: str
     expires: int
     kid: str
     signature: str
@@ -82,18 +86,19 @@ def forged() -> BadLink:
 # ---- making them ----------------------------------------------------------------------------
 
 
-async def create(region: Region, claims: Claims, object_id: str, wanted: Wanted) -> Made:
-    """A link to an object that the caller may read now.
+async def create(region: Region, claims: Claims, opens: Opens, target: str, wanted: Wanted) -> Made:
+    """A link to an object, or to an archive, that the caller may read now.
 
     It ends with the caller's rights, where it is known when they end.
     """
-    found = await content.readable(region, claims, object_id)
+    target, name = await _readable(region, claims, opens, target)
     key = await region.link_keys.current()
     now_ms = region.clock()
     expires = _end(claims, now_ms, wanted.seconds)
     link = Link(
         id=_new_id(region),
-        object_id=found.id,
+        opens=opens,
+        target=target,
         claims=_kept(region, claims),
         created_ms=now_ms,
         expires_ms=expires * SECOND,
@@ -103,7 +108,7 @@ async def create(region: Region, claims: Claims, object_id: str, wanted: Wanted)
     )
     async with region.db.transaction() as tx:
         await linkstore.add(tx, link, customer=claims.customer)
-        deed = _made(claims, link.id, found, now_ms, expires, _said(link))
+        deed = _made(claims, link.id, name, now_ms, expires, {**target_of(link), **_said(link)})
         await audit.append(tx, [deed], entropy=region.entropy)
     return Made(_url(region, key, link), expires - now_ms // SECOND)
 
@@ -119,10 +124,20 @@ async def create_direct(region: Region, claims: Claims, object_id: str, *, secon
         raise BadInput(
             "This region keeps its recordings in files: there is no direct link.", field="direct"
         )
-    deed = _made(claims, _new_id(region), found, now_ms, expires, {"state": "direct"})
+    said: dict[str, object] = {"objectId": found.id, "state": "direct"}
+    deed = _made(claims, _new_id(region), found.name, now_ms, expires, said)
     async with region.db.transaction() as tx:
         await audit.append(tx, [deed], entropy=region.entropy)
     return Made(url, left)
+
+
+async def _readable(region: Region, claims: Claims, opens: Opens, target: str) -> tuple[str, str]:
+    """The id and name of what may be read now; otherwise the reason why not."""
+    if opens is Opens.ARCHIVE:
+        job = await bulk.ready(region, claims, target)
+        return job.id, job.zip_name
+    found = await content.readable(region, claims, target)
+    return found.id, found.name
 
 
 def _end(claims: Claims, now_ms: int, seconds: int) -> int:
@@ -151,26 +166,26 @@ def _new_id(region: Region) -> str:
 
 
 def _url(region: Region, key: LinkKey, link: Link) -> str:
-    expires = link.expires_ms // SECOND
+    expires, path = link.expires_ms // SECOND, _path(region, link.opens, link.target)
     params = {
         "link": link.id,
         "expires": expires,
         "kid": key.kid,
         **({"inline": "true"} if link.inline else {}),
-        "signature": _signature(
-            region, key, link.id, link.object_id, expires=expires, inline=link.inline
-        ),
+        "signature": _signature(region, key, link.id, path, expires=expires, inline=link.inline),
     }
-    return f"{region.base_url}{_path(region, link.object_id)}?{urlencode(params)}"
+    return f"{region.base_url}{path}?{urlencode(params)}"
 
 
-def _path(region: Region, object_id: str) -> str:
-    name = quote(object_id, safe="", errors="surrogatepass")
+def _path(region: Region, opens: Opens, target: str) -> str:
+    name = quote(target, safe="", errors="surrogatepass")
+    if opens is Opens.ARCHIVE:
+        return f"/storage/{region.name}/v3/bulk/download/{name}.zip"
     return f"/storage/{region.name}/v3/objects/{name}/content"
 
 
 def _signature(
-    region: Region, key: LinkKey, link_id: str, object_id: str, *, expires: int, inline: bool
+    region: Region, key: LinkKey, link_id: str, path: str, *, expires: int, inline: bool
 ) -> str:
     """Over a line for each thing that must not be altered: none of them can hold a line's end."""
     lines = (
@@ -178,7 +193,7 @@ def _signature(
         key.kid,
         region.name,
         "GET",
-        _path(region, object_id),
+        path,
         link_id,
         str(expires),
         "inline" if inline else "attachment",
@@ -202,17 +217,17 @@ async def find(region: Region, shown: Shown, *, address: str) -> Link:
     key = await region.link_keys.find(shown.kid)
     if key is None:
         raise forged()
-    expected = _signature(
-        region, key, shown.id, shown.object_id, expires=shown.expires, inline=shown.inline
-    )
+    path = _path(region, shown.opens, shown.target)
+    expected = _signature(region, key, shown.id, path, expires=shown.expires, inline=shown.inline)
     if not hmac.compare_digest(expected, shown.signature):
         raise forged()
     now_ms = region.clock()
     if shown.expires * SECOND <= now_ms:
         raise Gone(_OVER[LinkState.EXPIRED])
     link = await linkstore.by_id(region.db, shown.id, region=region.name)
-    if link is None or (link.object_id, link.expires_ms) != (
-        shown.object_id,
+    if link is None or (link.opens, link.target, link.expires_ms) != (
+        shown.opens,
+        shown.target,
         shown.expires * SECOND,
     ):
         raise forged()
@@ -224,15 +239,13 @@ async def find(region: Region, shown: Shown, *, address: str) -> Link:
 
 
 async def use(
-    region: Region, link: Link, found: Readable, *, address: str, part: str, sent: bool
+    region: Region, link: Link, name: str, *, address: str, part: str, sent: bool
 ) -> None:
-    """Put the use of a good link on record; Gone where it ended meanwhile.
+    """Put the use of a good link on record, with the name of what it opens; Gone where it ended.
 
     To be called last of all, before the first byte: what is for one use is used up by it.
     """
-    one = Use(
-        link=link, name=found.name, at_ms=region.clock(), address=address, part=part, sent=sent
-    )
+    one = Use(link=link, name=name, at_ms=region.clock(), address=address, part=part, sent=sent)
 
     async def work(batch: Sequence[Use]) -> None:
         await _commit(region, batch)
@@ -314,7 +327,7 @@ def _whose(claims: Claims) -> str | None:
 def _made(
     claims: Claims,
     link_id: str,
-    found: Readable,
+    name: str,
     at_ms: int,
     expires: int,
     said: dict[str, object],
@@ -326,15 +339,21 @@ def _made(
         service="storage",
         entity_type="link",
         entity_key=link_id,
-        display_name=found.name,
+        display_name=name,
         user_id=claims.owner,
         new={
-            "objectId": found.id,
             "expiresTime": iso_seconds(expires * SECOND),
             "client": claims.client,
             **said,
         },
     )
+
+
+def target_of(link: Link) -> dict[str, object]:
+    """What a link opens, as clients name it."""
+    if link.opens is Opens.ARCHIVE:
+        return {"zipName": f"{link.target}.zip"}
+    return {"objectId": link.target}
 
 
 def _said(link: Link) -> dict[str, object]:
@@ -349,9 +368,9 @@ def _revoked(claims: Claims, link: Link, at_ms: int) -> Deed:
         service="storage",
         entity_type="link",
         entity_key=link.id,
-        display_name=link.object_id,
+        display_name=link.target,
         user_id=claims.owner,
-        old={"objectId": link.object_id, "client": link.claims.client, "uses": link.uses},
+        old={**target_of(link), "client": link.claims.client, "uses": link.uses},
         new={"client": claims.client},
     )
 
@@ -364,8 +383,8 @@ def _used(use: Use) -> Deed:
         at_ms=use.at_ms,
         event=Event.EXPORT if use.sent else Event.VIEW,
         service="storage",
-        entity_type="object",
-        entity_key=use.link.object_id,
+        entity_type=_ENTITIES[use.link.opens],
+        entity_key=use.link.target,
         display_name=use.name,
         user_id=claims.owner,
         new={

@@ -7,10 +7,10 @@ import msgspec
 from soundkeep.foundation.claims import Reach, lent
 from soundkeep.foundation.database import Connection, Database, Row
 from soundkeep.foundation.sql import Where
-from soundkeep.region.model import Link
+from soundkeep.region.model import Link, Opens
 
 _COLUMNS = (
-    "id, customer, object_id, client, subject, owner, reach, networks, epoch, token_id, "
+    "id, customer, kind, object_id, client, subject, owner, reach, networks, epoch, token_id, "
     "created_ms, expires_ms, once, network, inline, uses, last_used_ms, last_address, revoked_ms"
 )
 
@@ -24,13 +24,15 @@ async def add(tx: Connection, link: Link, *, customer: str) -> None:
     await tx.run(
         f"""
         INSERT INTO links ({_COLUMNS})
-        VALUES (:id, :customer, :object_id, :client, :subject, :owner, :reach, :networks, :epoch,
-                :token_id, :created_ms, :expires_ms, :once, :network, :inline, 0, NULL, '', NULL)
+        VALUES (:id, :customer, :kind, :object_id, :client, :subject, :owner, :reach, :networks,
+                :epoch, :token_id, :created_ms, :expires_ms, :once, :network, :inline,
+                0, NULL, '', NULL)
         """,
         {
             "id": link.id,
             "customer": customer,
-            "object_id": link.object_id,
+            "kind": link.opens,
+            "object_id": link.target,
             "client": claims.client,
             "subject": claims.subject,
             "owner": claims.owner,
@@ -165,7 +167,8 @@ def _link(row: Row, region: str) -> Link:
     )
     return Link(
         id=facts["id"],
-        object_id=facts["object_id"],
+        opens=Opens(facts["kind"]),
+        target=facts["object_id"],
         claims=claims,
         created_ms=facts["created_ms"],
         expires_ms=facts["expires_ms"],

@@ -34,6 +34,9 @@ class State(StrEnum):
 GONE = frozenset({State.REVOKED, State.DELETED})
 """States of what somebody deleted."""
 
+REVOCABLE = frozenset({State.AVAILABLE, State.ARCHIVED, State.FAILED})
+"""States of what can be deleted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Digests:
@@ -155,6 +158,13 @@ class Resumable:
     expires_ms: int
 
 
+class Opens(StrEnum):
+    """What a presigned link opens."""
+
+    OBJECT = "object"
+    ARCHIVE = "archive"
+
+
 class LinkState(StrEnum):
     """Whether a presigned link opens its object, or why not."""
 
@@ -168,11 +178,13 @@ class LinkState(StrEnum):
 class Link:
     """A presigned link: what it opens, what it stands on, what became of it.
 
-    `claims` are those that it was made with; `network` is a CIDR range, or empty.
+    `target` is the id of the object, or of the bulk download whose archive it opens. `claims` are
+    those that it was made with; `network` is a CIDR range, or empty.
     """
 
     id: str
-    object_id: str
+    opens: Opens
+    target: str
     claims: Claims
     created_ms: int
     expires_ms: int
@@ -206,3 +218,46 @@ class Use:
     address: str
     part: str
     sent: bool
+
+
+class JobState(StrEnum):
+    """Where a bulk download is in its life (contract §2, "Bulk")."""
+
+    NOT_STARTED = "NOT_STARTED"
+    IN_PROGRESS = "IN_PROGRESS"
+    DONE = "DONE"
+    PARTIAL_DONE = "PARTIAL_DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A bulk download: whose, its state, and what its archive amounts to.
+
+    `owners` are the site and user of every object in it; None where they are too many to be listed.
+    `missing` counts what was asked for and could not be taken. `own_blobs` are keys of bytes that
+    were made for the archive.
+    """
+
+    id: str
+    customer: str
+    client: str
+    owner: str
+    state: JobState
+    created_ms: int
+    touched_ms: int
+    expires_ms: int
+    ended_ms: int | None = None
+    cleared: bool = False
+    members: int = 0
+    missing: int = 0
+    entries: int = 0
+    directory: int = 0
+    owners: frozenset[tuple[str, str]] | None = frozenset()
+    own_blobs: tuple[str, ...] = ()
+
+    @property
+    def zip_name(self) -> str:
+        """What clients call it."""
+        return f"{self.id}.zip"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import structlog
 from cryptography.fernet import Fernet
 
 from soundkeep.foundation.batches import Batches
@@ -23,6 +26,8 @@ from soundkeep.region.walks import Walks
 
 _NO_QUOTAS = Quotas()
 
+log = structlog.get_logger("region")
+
 PACKAGES = ("foundation", "region")
 """Whose schema files a region's database holds."""
 
@@ -38,6 +43,9 @@ class Limits:
     upload_hours: int = 24
     verify_days: int = 30
     verify_bytes_per_second: int = 4 * 1024**2
+    bulk_ids: int = 100_000
+    bulk_days: int = 7
+    undelete_days: int = 7
     quotas: Quotas = _NO_QUOTAS
 
 
@@ -56,9 +64,26 @@ class Region:
     base_url: str
     arrivals: Batches[Arrival] = field(default_factory=Batches)
     uses: Batches[Use] = field(default_factory=Batches)
+    chores: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Begin what goes on though its caller leaves; it is ended before the region closes."""
+        chore = asyncio.create_task(work)
+        self.chores.add(chore)
+        chore.add_done_callback(self._ended)
+        return chore
+
+    def _ended(self, chore: asyncio.Task[None]) -> None:
+        self.chores.discard(chore)
+        error = None if chore.cancelled() else chore.exception()
+        if error is not None:
+            log.warning("chore", region=self.name, error=str(error))
 
     async def close(self) -> None:
         """Let go of the database and the bytes."""
+        for chore in self.chores:
+            chore.cancel()
+        await asyncio.gather(*self.chores, return_exceptions=True)
         if self.walks.db is not self.db:
             await self.walks.db.close()
         await self.db.close()

@@ -1,19 +1,25 @@
-"""What time does to objects: for now, tidying up what a crash left of unfinished uploads."""
+"""How objects end: deleted, taken back, purged; and tidying up what nobody needs any more."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 
 from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
-from soundkeep.foundation.claims import Claims
+from soundkeep.foundation.claims import Claims, internal
 from soundkeep.foundation.clock import DAY
-from soundkeep.region import ledger, resumable, store, uploadstore
+from soundkeep.foundation.errors import BadInput
+from soundkeep.region import bulk, catalog, ledger, resumable, store, uploadstore
 from soundkeep.region.ledger import Usage
-from soundkeep.region.model import Readable, State
-from soundkeep.region.plane import Region
+from soundkeep.region.model import GONE, Readable, State
+from soundkeep.region.plane import Region, must_live_here
 
 _AT_ONCE = 500
+_MOVED_AT_ONCE = 1000
+_FEW = 100
 _OLDEST_MS = 30 * DAY
 _YOUNGEST_MS = DAY
 """In a shared store: between these, what no row names was left by a crash."""
@@ -53,8 +59,10 @@ async def at_start(region: Region) -> tuple[int, int]:
 
 
 async def tidy(region: Region) -> None:
-    """What time brings: uploads expire, and bytes that nothing holds are removed."""
+    """What time brings: things expire, and bytes that nothing holds are removed."""
     await resumable.expire(region)
+    await bulk.expire(region)
+    await purge_revoked(region)
     await remove_discarded(region)
 
 
@@ -70,15 +78,132 @@ async def survey(region: Region) -> tuple[int, list[str]]:
     return total, lost
 
 
-async def purge(region: Region, claims: Claims, ids: Sequence[str]) -> int:
+# ---- deleting, and taking it back -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of objects: their ids. `held` are those that may not be deleted yet."""
+
+    moved: list[str] = field(default_factory=list)
+    not_found: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+
+
+async def revoke(
+    region: Region, claims: Claims, ids: Sequence[str], text: str | None, *, dry_run: bool = False
+) -> Outcome:
+    """Delete objects, by id or all that a filter finds: their bytes stay for the undelete window.
+
+    What is another customer's, out of scope or deleted already is not found. A thousand go at a
+    time: whatever stops this, what was moved is on record. With `dry_run` nothing is changed.
+    """
+    must_live_here(region, claims)
+    if text is None:
+        wanted = bulk.checked_ids(region, ids)
+    else:
+        wanted = await _found(region, claims, text)
+    outcome = Outcome()
+    for start in range(0, len(wanted), _MOVED_AT_ONCE):
+        part = wanted[start : start + _MOVED_AT_ONCE]
+        moved = await (_would_revoke if dry_run else _revoke)(region, claims, part)
+        outcome.moved.extend(each for each in part if each in moved)
+        outcome.not_found.extend(each for each in part if each not in moved)
+    return outcome
+
+
+async def undelete(region: Region, claims: Claims, ids: Sequence[str]) -> Outcome:
+    """Take deletions back, as long as their window is open: objects return to where they were."""
+    must_live_here(region, claims)
+    wanted, at_ms, outcome = bulk.checked_ids(region, ids), region.clock(), Outcome()
+    for start in range(0, len(wanted), _MOVED_AT_ONCE):
+        part = wanted[start : start + _MOVED_AT_ONCE]
+        moved: set[str] = set()
+        async with region.db.transaction() as tx:
+            for few in _few(part):
+                back = await store.reinstate_objects(
+                    tx, few, customer=claims.customer, reach=claims.reach, at_ms=at_ms
+                )
+                deeds = [_moved(claims, each, state, at_ms) for each, state in back]
+                await audit.append(tx, deeds, entropy=region.entropy)
+                moved |= {each.id for each, _ in back}
+        outcome.moved.extend(each for each in part if each in moved)
+        outcome.not_found.extend(each for each in part if each not in moved)
+    return outcome
+
+
+async def _found(region: Region, claims: Claims, text: str) -> list[str]:
+    """What a filter finds, if that is not more than may be deleted at once."""
+    if not text.strip():
+        raise BadInput("An empty filter would delete everything: say what.", field="filter")
+    most, found = region.limits.bulk_ids, list[str]()
+    async with aclosing(await catalog.ids(region, claims, text)) as batches:
+        async for ids in batches:
+            found += ids
+            if len(found) > most:
+                raise BadInput(
+                    f"The filter finds more than {most:,} objects: narrow it, by createdTime for "
+                    "instance. Nothing was deleted.",
+                    field="filter",
+                )
+    return found
+
+
+async def _would_revoke(region: Region, claims: Claims, ids: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for few in _few(ids):
+        found.update(
+            await store.revocable(region.db, few, customer=claims.customer, reach=claims.reach)
+        )
+        await asyncio.sleep(0)
+    return found
+
+
+async def _revoke(region: Region, claims: Claims, ids: Sequence[str]) -> set[str]:
+    customer, at_ms, moved = claims.customer, region.clock(), set[str]()
+    until_ms = at_ms + region.limits.undelete_days * DAY
+    async with region.db.transaction() as tx:
+        for few in _few(ids):
+            gone = await store.revoke_objects(
+                tx, few, customer=customer, reach=claims.reach, at_ms=at_ms, until_ms=until_ms
+            )
+            deeds = [_moved(claims, each, State.REVOKED, at_ms) for each in gone]
+            await audit.append(tx, deeds, entropy=region.entropy)
+            moved |= {each.id for each in gone}
+            await ledger.forget_repeats(tx, [each.id for each in gone], customer=customer)
+    return moved
+
+
+def _few(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """So many that the event loop is not held up for long."""
+    return (ids[start : start + _FEW] for start in range(0, len(ids), _FEW))
+
+
+# ---- purging --------------------------------------------------------------------------------
+
+
+async def purge_revoked(region: Region) -> int:
+    """Delete for good what was deleted longer ago than the undelete window: how many objects."""
+    count, at_ms = 0, region.clock()
+    while found := await store.revoked_before(region.db, at_ms=at_ms, limit=_FEW):
+        for customer, ids in found.items():
+            by = internal(customer, by="retention", owner="", regions=(region.name,))
+            count += await purge(region, by, ids, states={State.REVOKED})
+    return count
+
+
+async def purge(
+    region: Region, claims: Claims, ids: Sequence[str], *, states: Collection[State] | None = None
+) -> int:
     """Delete objects for good: their bytes go when no other object holds them. How many there were.
 
-    What is another customer's, out of scope or gone already is passed over.
+    What is another customer's, out of scope, not in one of the states or gone already is passed
+    over.
     """
-    at_ms = region.clock()
+    at_ms, narrowed = region.clock(), {} if states is None else {"states": states}
     async with region.db.transaction() as tx:
         gone = await store.delete_objects(
-            tx, ids, customer=claims.customer, reach=claims.reach, at_ms=at_ms
+            tx, ids, customer=claims.customer, reach=claims.reach, at_ms=at_ms, **narrowed
         )
         if not gone:
             return 0
@@ -86,32 +211,39 @@ async def purge(region: Region, claims: Claims, ids: Sequence[str]) -> int:
         less = Usage(-len(gone), -sum(each.size for each in gone))
         await ledger.add_usage(tx, less, customer=claims.customer)
         await ledger.forget_repeats(tx, [each.id for each in gone], customer=claims.customer)
-        deeds = [_purged(claims, each, at_ms) for each in gone]
+        deeds = [_moved(claims, each, State.DELETED, at_ms) for each in gone]
         await audit.append(tx, deeds, entropy=region.entropy)
     return len(gone)
 
 
 async def remove_discarded(region: Region) -> int:
-    """Remove the bytes that nothing holds any more: how many blobs. Again does no harm."""
+    """Remove the bytes that nothing holds any more: how many blobs. Again does no harm.
+
+    What archives hold is put off until they let go.
+    """
     removed = 0
-    while keys := await ledger.discarded_keys(region.db, limit=_AT_ONCE):
-        await region.blobs.discard(keys)
-        async with region.db.transaction() as tx:
-            await ledger.forget_discarded(tx, keys)
-        removed += len(keys)
+    while found := await ledger.discarded_keys(region.db, now_ms=region.clock(), limit=_AT_ONCE):
+        for customer, keys in sorted(found.items()):
+            held = await bulk.held_until(region, customer, keys)
+            free = sorted(keys - held.keys())
+            await region.blobs.discard(free)
+            async with region.db.transaction() as tx:
+                await ledger.forget_discarded(tx, free)
+                await ledger.put_off(tx, held, customer=customer)
+            removed += len(free)
     return removed
 
 
-def _purged(claims: Claims, found: Readable, at_ms: int) -> Deed:
+def _moved(claims: Claims, found: Readable, state: State, at_ms: int) -> Deed:
     return Deed(
         customer=claims.customer,
         at_ms=at_ms,
-        event=Event.DELETE,
+        event=Event.DELETE if state in GONE else Event.UPDATE,
         service="storage",
         entity_type="object",
         entity_key=found.id,
         display_name=found.name,
         user_id=claims.owner,
         old={"objectState": found.state, "storedBytes": found.size},
-        new={"objectState": State.DELETED, "client": claims.client},
+        new={"objectState": state, "client": claims.client},
     )

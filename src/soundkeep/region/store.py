@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
 
 from soundkeep.foundation.claims import Reach
 from soundkeep.foundation.database import Connection, Database, Params, Row
-from soundkeep.foundation.sql import Where, any_of, one_of
+from soundkeep.foundation.sql import Where, all_of, any_of, one_of
 from soundkeep.region.fiql import number
-from soundkeep.region.model import Bucket, Digests, Readable, State, StoredObject
+from soundkeep.region.model import REVOCABLE, Bucket, Digests, Readable, State, StoredObject
 from soundkeep.region.selection import NUMERIC_TAGS
 from soundkeep.region.tagindex import MOMENT_BITS
 from soundkeep.region.wire import document, moved
@@ -34,6 +35,8 @@ _INSERT = {
     "postgresql": f"INSERT INTO objects ({_COLUMNS}) VALUES ({_VALUES}, :tags)",
 }
 _EVERYTHING = Reach(company=True)
+_THERE = frozenset(State) - {State.DELETED}
+_REVOCABLE = one_of("state", "state", REVOCABLE)
 _READABLE = "id, name, mime_type, state, size, sha256, blob, updated_ms"
 
 
@@ -42,6 +45,9 @@ class Reader(Protocol):
 
     async def one(self, sql: str, params: Params = ...) -> Row | None:
         """The first row, or None."""
+
+    async def all(self, sql: str, params: Params = ...) -> list[Row]:
+        """Every row."""
 
 
 def within(reach: Reach) -> Where:  # every customer: a condition, not a statement
@@ -160,23 +166,133 @@ async def add_objects(
 
 
 async def delete_objects(
-    tx: Connection, ids: Sequence[str], *, customer: str, reach: Reach, at_ms: int
+    tx: Connection,
+    ids: Sequence[str],
+    *,
+    customer: str,
+    reach: Reach,
+    at_ms: int,
+    states: Collection[State] = _THERE,
 ) -> list[Readable]:
-    """Put objects into state DELETED: those that were in another, as they were."""
+    """Put objects into state DELETED: those that were in one of these, as they were."""
+    found = await _locked(tx, ids, customer=customer, reach=reach, states=states)
+    gone = [each.id for each in found]
+    await _move(tx, gone, State.DELETED, customer=customer, at_ms=at_ms)
+    wanted = one_of("object_id", "object", gone)
+    await tx.run(
+        f"DELETE FROM revocations WHERE {wanted.sql} AND customer = :customer",
+        {**wanted.params, "customer": customer},
+    )
+    return found
+
+
+async def revocable(db: Reader, ids: Sequence[str], *, customer: str, reach: Reach) -> list[str]:
+    """Those of the objects that `revoke_objects` would put into state REVOKED."""
     scope, wanted = within(reach), one_of("id", "id", ids)
-    params = {**scope.params, **wanted.params, "customer": customer, "at_ms": at_ms}
+    rows = await db.all(
+        f"""
+        SELECT id FROM objects
+        WHERE {wanted.sql} AND customer = :customer AND {scope.sql} AND {_REVOCABLE.sql}
+        """,
+        {**scope.params, **wanted.params, **_REVOCABLE.params, "customer": customer},
+    )
+    return [row[0] for row in rows]
+
+
+async def revoke_objects(
+    tx: Connection,
+    ids: Sequence[str],
+    *,
+    customer: str,
+    reach: Reach,
+    at_ms: int,
+    until_ms: int,
+) -> list[Readable]:
+    """Put objects into state REVOKED, to be taken back until then: those that were, as they were.
+
+    Those that nobody deleted yet, that is.
+    """
+    found = await _locked(tx, ids, customer=customer, reach=reach, states=REVOCABLE)
+    await tx.many(
+        """
+        INSERT INTO revocations (object_id, customer, state, until_ms)
+        VALUES (:object_id, :customer, :state, :until_ms)
+        """,
+        [
+            {
+                "object_id": each.id,
+                "customer": customer,
+                "state": each.state,
+                "until_ms": until_ms,
+            }
+            for each in found
+        ],
+    )
+    ids = [each.id for each in found]
+    await _move(tx, ids, State.REVOKED, customer=customer, at_ms=at_ms)
+    return found
+
+
+async def reinstate_objects(
+    tx: Connection, ids: Sequence[str], *, customer: str, reach: Reach, at_ms: int
+) -> list[tuple[Readable, State]]:
+    """Put REVOKED objects back into the state that they were in: as they were, and that state.
+
+    Those whose time to be taken back is not over.
+    """
+    found = await _locked(tx, ids, customer=customer, reach=reach, states={State.REVOKED})
+    wanted = one_of("object_id", "object", [each.id for each in found])
+    rows = await tx.all(
+        f"""
+        DELETE FROM revocations
+        WHERE {wanted.sql} AND customer = :customer AND until_ms > :at_ms
+        RETURNING object_id, state
+        """,
+        {**wanted.params, "customer": customer, "at_ms": at_ms},
+    )
+    before = {row[0]: State(row[1]) for row in rows}
+    for state in sorted(set(before.values())):
+        back = [each for each in before if before[each] is state]
+        await _move(tx, back, state, customer=customer, at_ms=at_ms)
+    return [(each, before[each.id]) for each in found if each.id in before]
+
+
+async def revoked_before(
+    db: Database, *, at_ms: int, limit: int
+) -> dict[str, list[str]]:  # every customer: a sweep by age
+    """Ids of objects whose time to be taken back is over, by customer."""
+    rows = await db.scan(
+        """
+        SELECT customer, object_id FROM revocations WHERE until_ms <= :at_ms
+        ORDER BY until_ms, object_id LIMIT :limit
+        """,
+        {"at_ms": at_ms, "limit": limit},
+    )
+    found: dict[str, list[str]] = defaultdict(list)
+    for customer, object_id in rows:
+        found[customer].append(object_id)
+    return found
+
+
+async def _locked(
+    tx: Connection,
+    ids: Sequence[str],
+    *,
+    customer: str,
+    reach: Reach,
+    states: Collection[State],
+) -> list[Readable]:
+    """Objects within reach in one of these states; nobody else moves them meanwhile."""
+    conditions = all_of(within(reach), one_of("id", "id", ids), one_of("state", "state", states))
     lock = "FOR UPDATE" if tx.engine == "postgresql" else ""
     rows = await tx.all(
         f"""
         SELECT {_READABLE} FROM objects
-        WHERE {wanted.sql} AND customer = :customer AND {scope.sql} AND state <> 'DELETED'
-        ORDER BY id {lock}
+        WHERE customer = :customer AND {conditions.sql} ORDER BY id {lock}
         """,
-        params,
+        {**conditions.params, "customer": customer},
     )
-    found = [_readable(row) for row in rows]
-    await _move(tx, [each.id for each in found], State.DELETED, customer=customer, at_ms=at_ms)
-    return found
+    return [_readable(row) for row in rows]
 
 
 async def ids_of_blob(db: Database, blob: str, *, customer: str, state: State) -> list[str]:

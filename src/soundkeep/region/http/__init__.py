@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from starlette.routing import Route
 
 from soundkeep.foundation.verify import Verifier
-from soundkeep.region.http import buckets, objects, presigned, regions, tus
+from soundkeep.region.http import buckets, bulk, objects, presigned, regions, tus
 from soundkeep.region.http.guard import Door
 from soundkeep.region.plane import Region
 
@@ -19,6 +19,7 @@ def routes(served: Mapping[str, Region], verifier: Verifier, known: Iterable[str
         *objects.routes(door),
         *tus.routes(door),
         *buckets.routes(door),
+        *bulk.routes(door),
         *presigned.routes(door),
         *regions.routes(door),
     ]

@@ -1,4 +1,4 @@
-"""How an object's bytes are answered: whole, a range, or several; or the news that nothing changed.
+"""How bytes are answered: whole, a range, or several of them; or the news that nothing changed.
 
 RFC 9110 §13 to §15, RFC 9530 (digests), RFC 6266 (names). Contract §2, "Objects".
 """
@@ -16,11 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from soundkeep.region import content
+from soundkeep.region.content import Body
 from soundkeep.region.http import conditional
 from soundkeep.region.http.conditional import Slice, Validators
 from soundkeep.region.http.guard import flag
-from soundkeep.region.model import Readable
 from soundkeep.region.plane import Region
 
 _NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\]')
@@ -30,13 +29,13 @@ _SEND_SIZE = 64 * 1024
 _BOUNDARY_BYTES = 16
 
 
-def answer(request: Request, region: Region, found: Readable) -> Response:
-    """The bytes of a readable object, as far as the request asks for them; HEAD: about the whole.
+def answer(request: Request, region: Region, body: Body) -> Response:
+    """The bytes, as far as the request asks for them; HEAD: about the whole.
 
     With `inline=true` a browser may show them. Nothing is sent before all of it is checked.
     """
     inline = flag(request, "inline")
-    current = Validators(f'"{found.sha256}"', found.updated_ms)
+    current = Validators(body.etag, body.modified_ms)
     asked = {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
     headers = {
         "accept-ranges": "bytes",
@@ -46,47 +45,45 @@ def answer(request: Request, region: Region, found: Readable) -> Response:
     }
     if conditional.is_fresh(asked, current):
         return Response(status_code=304, headers=headers)
-    headers |= _description(found, inline=inline)
+    headers |= _description(body, inline=inline)
     if request.method == "HEAD":  # ranges are defined for GET only (RFC 9110 §14.2)
-        content.file_of(region, found)
-        return Response(None, 200, {**headers, "content-length": str(found.size)})
-    parts = conditional.ranges(asked, current, found.size)
+        body.file()
+        return Response(None, 200, {**headers, "content-length": str(body.size)})
+    parts = conditional.ranges(asked, current, body.size)
     if parts is None:
-        return _whole(request, region, found, headers)
-    content.file_of(region, found)
+        return _whole(request, body, headers)
+    body.file()
     if len(parts) == 1:
-        return _range(region, found, headers, parts[0])
-    return _ranges(region, found, headers, parts)
+        return _range(body, headers, parts[0])
+    return _ranges(region, body, headers, parts)
 
 
-def _whole(
-    request: Request, region: Region, found: Readable, headers: Mapping[str, str]
-) -> Response:
-    at_hand = content.at_hand(region, found)
+def _whole(request: Request, body: Body, headers: Mapping[str, str]) -> Response:
+    at_hand = body.at_hand()
     if at_hand is not None:
         return Response(at_hand, 200, headers)
-    headers = {**headers, "content-length": str(found.size)}
-    file = content.file_of(region, found)
+    headers = {**headers, "content-length": str(body.size)}
+    file = body.file()
     if file is not None and "http.response.pathsend" in request.scope.get("extensions", {}):
         return _File(file, headers)
-    return _Streamed(_pieces(region, found, [(b"", Slice(0, found.size))]), 200, headers)
+    return Streamed(_pieces(body, [(b"", Slice(0, body.size))]), 200, headers)
 
 
-def _range(region: Region, found: Readable, headers: Mapping[str, str], part: Slice) -> Response:
+def _range(body: Body, headers: Mapping[str, str], part: Slice) -> Response:
     headers = {
         **headers,
         "content-length": str(part.end - part.start),
-        "content-range": _content_range(part, found),
+        "content-range": _content_range(part, body),
     }
-    return _Streamed(_pieces(region, found, [(b"", part)]), 206, headers)
+    return Streamed(_pieces(body, [(b"", part)]), 206, headers)
 
 
 def _ranges(
-    region: Region, found: Readable, headers: Mapping[str, str], parts: Sequence[Slice]
+    region: Region, body: Body, headers: Mapping[str, str], parts: Sequence[Slice]
 ) -> Response:
     """Several ranges as `multipart/byteranges` (RFC 9110 §14.6)."""
     boundary = region.entropy(_BOUNDARY_BYTES).hex()
-    headed = [(_part_head(boundary, part, found), part) for part in parts]
+    headed = [(_part_head(boundary, part, body), part) for part in parts]
     tail = f"\r\n--{boundary}--\r\n".encode()
     length = sum(len(head) + part.end - part.start for head, part in headed) + len(tail)
     headers = {
@@ -94,30 +91,30 @@ def _ranges(
         "content-length": str(length),
         "content-type": f"multipart/byteranges; boundary={boundary}",
     }
-    return _Streamed(_pieces(region, found, headed, tail), 206, headers)
+    return Streamed(_pieces(body, headed, tail), 206, headers)
 
 
-def _part_head(boundary: str, part: Slice, found: Readable) -> bytes:
+def _part_head(boundary: str, part: Slice, body: Body) -> bytes:
     lines = (
         "",
         f"--{boundary}",
-        f"Content-Type: {found.mime_type}",
-        f"Content-Range: {_content_range(part, found)}",
+        f"Content-Type: {body.mime_type}",
+        f"Content-Range: {_content_range(part, body)}",
         "\r\n",
     )
     return "\r\n".join(lines).encode()
 
 
-def _content_range(part: Slice, found: Readable) -> str:
-    return f"bytes {part.start}-{part.end - 1}/{found.size}"
+def _content_range(part: Slice, body: Body) -> str:
+    return f"bytes {part.start}-{part.end - 1}/{body.size}"
 
 
 async def _pieces(
-    region: Region, found: Readable, parts: Sequence[tuple[bytes, Slice]], tail: bytes = b""
+    body: Body, parts: Sequence[tuple[bytes, Slice]], tail: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
     """Each part's head and bytes, then the tail, in pieces of 64 KiB at most."""
     for head, part in parts:
-        slices = await content.slices(region, found, part.start, part.end)
+        slices = await body.read(part.start, part.end)
         async with aclosing(slices):
             if head:
                 yield head
@@ -129,7 +126,7 @@ async def _pieces(
         yield tail
 
 
-class _Streamed(StreamingResponse):
+class Streamed(StreamingResponse):
     """Pieces, sent no faster than the client takes them, and let go as soon as it leaves.
 
     The first is there before anything is sent, so that a store that fails is still told of.
@@ -166,15 +163,17 @@ class _File(Response):
         await send({"type": "http.response.pathsend", "path": self._path})
 
 
-def _description(found: Readable, *, inline: bool) -> dict[str, str]:
+def _description(body: Body, *, inline: bool) -> dict[str, str]:
     """How to treat the bytes: what they are, under which name, and never as a page of ours."""
-    name = found.name.rpartition("/")[2] or found.id
+    name = body.name.rpartition("/")[2] or body.id
     plain = _NOT_PLAIN.sub("_", name)
     kind = "inline" if inline else "attachment"
-    digest = base64.b64encode(bytes.fromhex(found.sha256)).decode()
-    return {
-        "content-type": found.mime_type,
+    headers = {
+        "content-type": body.mime_type,
         "content-disposition": f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
         "content-security-policy": "sandbox; default-src 'none'",
-        "repr-digest": f"sha-256=:{digest}:",
     }
+    if body.sha256:
+        digest = base64.b64encode(bytes.fromhex(body.sha256)).decode()
+        headers["repr-digest"] = f"sha-256=:{digest}:"
+    return headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -10,12 +11,13 @@ from soundkeep.foundation.claims import Access, Claims
 from soundkeep.region import catalog, content
 from soundkeep.region.http import download, paging, presigned, uploads
 from soundkeep.region.http.guard import BASE, Door, by_method, flag
+from soundkeep.region.model import Opens
 from soundkeep.region.plane import Region
 
 
 def routes(door: Door) -> list[Route]:
     """URL, handler, and the access class that a key needs."""
-    objects, by_link = f"{BASE}/objects", presigned.opens(door)
+    objects, by_link = f"{BASE}/objects", presigned.opens(door, Opens.OBJECT)
     return [
         Route(f"{objects}/{{id}}/content", door.opens_content(bytes_of, by_link)),
         Route(f"{objects}/{{id}}", door.opens(one, Access.READ)),
@@ -50,6 +52,8 @@ async def upload(request: Request, region: Region, claims: Claims) -> Response:
 async def bytes_of(request: Request, region: Region, claims: Claims) -> Response:
     """The object's bytes, as far as the request asks for them; or with `presignUrl` a link."""
     if flag(request, "presignUrl"):
-        return await presigned.make(request, region, claims)
+        object_id = request.path_params["id"]
+        link = await presigned.make(request, region, claims, Opens.OBJECT, object_id)
+        return paging.json(msgspec.json.encode({"url": link.url, "expiresIn": link.seconds}))
     found = await content.readable(region, claims, request.path_params["id"])
-    return download.answer(request, region, found)
+    return download.answer(request, region, content.body_of(region, found))

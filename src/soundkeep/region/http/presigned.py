@@ -1,6 +1,6 @@
-"""Presigned links, made and used at `/objects/{id}/content`, looked after at `/presigned`.
+"""Presigned links, made and used where content is, looked after at `/presigned`.
 
-Contract §2, "Objects".
+Contract §2, "Objects" and "Bulk".
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from soundkeep.foundation import web
 from soundkeep.foundation.claims import Access, Claims
 from soundkeep.foundation.clock import iso_seconds
 from soundkeep.foundation.errors import BadInput, NotFound
-from soundkeep.region import content, links
+from soundkeep.region import archive, bulk, content, links
 from soundkeep.region.catalog import Page, Search
+from soundkeep.region.content import Body
 from soundkeep.region.http import download, paging
 from soundkeep.region.http.guard import BASE, ByLink, Door, by_method, flag, number, parameter
-from soundkeep.region.links import Shown, Wanted
-from soundkeep.region.model import NOTHING, Link
+from soundkeep.region.links import Made, Shown, Wanted
+from soundkeep.region.model import NOTHING, Link, Opens
 from soundkeep.region.plane import Region
 from soundkeep.region.walks import Total
 
@@ -50,29 +51,37 @@ def routes(door: Door) -> list[Route]:
     ]
 
 
-def opens(door: Door) -> ByLink:
+def opens(door: Door, what: Opens) -> ByLink:
     """What judges a request that shows a link, and answers it; all is checked before it is used."""
 
     async def by_link(request: Request, region: Region) -> Response:
         address = web.caller(request).address
-        link = await links.find(region, _shown(request), address=address)
+        link = await links.find(region, _shown(request, what), address=address)
         await door.verifier.must_stand(link.claims)
-        found = await content.readable(region, link.claims, link.object_id)
-        response = download.answer(request, region, found)
+        body = await _body(region, link)
+        response = download.answer(request, region, body)
         response.headers["referrer-policy"] = "no-referrer"
         sent = request.method == "GET" and response.status_code in (200, 206)
         part = _part(request, response) if sent else ""
-        await links.use(region, link, found, address=address, part=part, sent=sent)
+        await links.use(region, link, body.name, address=address, part=part, sent=sent)
         return response
 
     return by_link
 
 
-async def make(request: Request, region: Region, claims: Claims) -> Response:
-    """A new link's URL, and for how many seconds it is good."""
+async def _body(region: Region, link: Link) -> Body:
+    """What a link opens, as far as its maker may read it still."""
+    if link.opens is Opens.ARCHIVE:
+        job = await bulk.ready(region, link.claims, link.target)
+        return archive.body_of(region, job)
+    found = await content.readable(region, link.claims, link.target)
+    return content.body_of(region, found)
+
+
+async def make(request: Request, region: Region, claims: Claims, opens: Opens, target: str) -> Made:
+    """A new link to an object or an archive, as the request's parameters want it."""
     if request.method != "GET":
         raise BadInput("Ask for a link with GET.", field="presignUrl")
-    object_id = request.path_params["id"]
     wanted = Wanted(
         seconds=number(
             request, "expiresIn", links.DEFAULT_SECONDS, least=1, most=links.LONGEST_SECONDS
@@ -85,10 +94,10 @@ async def make(request: Request, region: Region, claims: Claims) -> Response:
         for name in ("once", "ip", "inline"):
             if name in request.query_params:
                 raise BadInput(f"A direct link cannot be held to {name}.", field=name)
-        link = await links.create_direct(region, claims, object_id, seconds=wanted.seconds)
-    else:
-        link = await links.create(region, claims, object_id, wanted)
-    return paging.json(msgspec.json.encode({"url": link.url, "expiresIn": link.seconds}))
+        if opens is Opens.ARCHIVE:
+            raise BadInput("No bucket holds an archive: there is no direct link.", field="direct")
+        return await links.create_direct(region, claims, target, seconds=wanted.seconds)
+    return await links.create(region, claims, opens, target, wanted)
 
 
 async def made(request: Request, region: Region, claims: Claims) -> Response:
@@ -110,7 +119,7 @@ async def revoke(request: Request, region: Region, claims: Claims) -> Response:
     return Response(status_code=204)
 
 
-def _shown(request: Request) -> Shown:
+def _shown(request: Request, opens: Opens) -> Shown:
     """The link in a request's query, and nothing else in it; what is repeated counts as forged."""
     given = request.query_params.multi_items()
     params = dict(given)
@@ -123,12 +132,23 @@ def _shown(request: Request) -> Shown:
         raise links.forged()
     return Shown(
         id=params["link"],
-        object_id=request.path_params["id"],
+        opens=opens,
+        target=_target(request, opens),
         expires=int(params["expires"]),
         kid=params["kid"],
         signature=params["signature"],
         inline=inline,
     )
+
+
+def _target(request: Request, opens: Opens) -> str:
+    shown: str = request.path_params["id"]
+    if opens is Opens.OBJECT:
+        return shown
+    try:
+        return bulk.job_id(shown)
+    except NotFound:
+        raise links.forged() from None
 
 
 def _network(request: Request) -> str:
@@ -159,7 +179,7 @@ def _listed(link: Link, now_ms: int) -> dict[str, object]:
     used_ms = link.last_used_ms
     return {
         "id": link.id,
-        "objectId": link.object_id,
+        **links.target_of(link),
         "createdTime": iso_seconds(link.created_ms),
         "expiresTime": iso_seconds(link.expires_ms),
         "once": link.once,
