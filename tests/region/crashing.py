@@ -187,7 +187,7 @@ async def examine(region: Region, memory: Memory) -> None:
         if object_id in memory.purging:
             continue
         found = await content.readable(region, CLAIMS, object_id)
-        pieces = await content.slices(region, found, 0, found.size)
+        pieces = await content.body_of(region, found).read(0, found.size)
         assert b"".join([each async for each in pieces]) == sound(kind), object_id
     for object_id in memory.purged:
         try:
