@@ -299,3 +299,30 @@ async def test_others_deletions_cannot_be_taken_back(world):
     ):
         assert await undeleted(client, ids) == {"restored": [], "notFound": ids}
     assert await state_of(world, ids[0]) == "REVOKED"
+
+
+# ---- what it takes --------------------------------------------------------------------------
+
+
+async def test_a_few_of_many_are_found_by_their_ids(local):
+    """SQLite, left to itself, reads all of the customer's rows to find five."""
+    stored = await local.keep_many(5000)
+    ids, client = [each.id for each in stored[::500]], local.client()
+    steps = 0
+
+    def count() -> bool:
+        nonlocal steps
+        steps += 1
+        return False
+
+    for connection in (local.region.db._writer, local.region.db._reader):
+        connection.set_progress_handler(count, 100)
+    await deleted(client, ids, dryRun="true")
+    await deleted(client, ids)
+    await undeleted(client, ids)
+    await deleted(client, ids)
+    local.clock.advance(seconds=8 * DAY_SECONDS)
+    await retention.tidy(local.region)
+
+    assert await state_of(local, ids[0]) == "DELETED"
+    assert steps < 1000

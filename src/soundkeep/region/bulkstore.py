@@ -11,7 +11,7 @@ from soundkeep.foundation.claims import Reach
 from soundkeep.foundation.database import Connection, Database, Row
 from soundkeep.foundation.sql import one_of
 from soundkeep.region.model import Job, JobState
-from soundkeep.region.store import within
+from soundkeep.region.store import BY_ID, within
 from soundkeep.region.zipstream import Layout, Member, Part
 
 _COLUMNS = (
@@ -64,7 +64,7 @@ async def candidates(
     rows = await db.scan(
         f"""
         SELECT id, name, state, size, crc32, sha256, blob, created_ms, site, user_id, {doc}
-        FROM objects WHERE {wanted.sql} AND customer = :customer AND {scope.sql}
+        FROM {BY_ID[db.engine]} WHERE {wanted.sql} AND customer = :customer AND {scope.sql}
         """,
         {**scope.params, **wanted.params, "customer": customer},
     )

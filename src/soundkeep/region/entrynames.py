@@ -8,6 +8,9 @@ import unicodedata
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, those that turn text, halves of characters; and `\\`, a folder on Windows."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9+][A-Za-z0-9+:._ ()-]{0,199}")
+"""What is safe at first sight: most names are."""
+
 _LONGEST = 200
 """Bytes of one folder or file name; most file systems take 255, and a number may be added."""
 
@@ -57,6 +60,8 @@ class Names:
 
 def safe(wanted: str, otherwise: str) -> str:
     """A relative path without `..`, of names that file systems take; `:` and `+` stay."""
+    if _PLAIN.fullmatch(wanted):
+        return wanted
     names = [_UNSAFE.sub("_", name) for name in wanted.split("/")]
     kept = [_short(name) for name in names if name.strip() not in ("", ".", "..")]
     return "/".join([*kept[:-1][:_MOST_FOLDERS], *kept[-1:]]) or otherwise
@@ -80,4 +85,5 @@ def _split(name: str) -> tuple[str, str]:
 
 def _key(path: str) -> int:
     """What is the same for names that some file system takes for one."""
-    return hash(unicodedata.normalize("NFC", path).casefold())
+    plain = path if path.isascii() else unicodedata.normalize("NFC", path)
+    return hash(plain.casefold())

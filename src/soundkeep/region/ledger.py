@@ -10,6 +10,9 @@ from soundkeep.foundation.database import Connection, Database
 from soundkeep.foundation.sql import all_of, one_of
 from soundkeep.region.model import Arrival, Digests, StoredObject
 
+_BY_KEY = {"sqlite": "blobs INDEXED BY sqlite_autoindex_blobs_1", "postgresql": "blobs"}
+"""Blobs, looked for by several keys: SQLite alone would read all of the customer's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -104,17 +107,18 @@ async def release_blobs(
         "UPDATE blobs SET refs = refs - 1 WHERE key = :key AND customer = :customer",
         [{"key": key, "customer": customer} for key in sorted(keys)],
     )
-    wanted = one_of("key", "key", set(keys))
+    wanted, by_key = one_of("key", "key", set(keys)), _BY_KEY[tx.engine]
     params = {**wanted.params, "customer": customer}
     await tx.run(
         f"""
         INSERT INTO discarded (key, customer, until_ms)
-        SELECT key, customer, 0 FROM blobs WHERE {wanted.sql} AND customer = :customer AND refs = 0
+        SELECT key, customer, 0 FROM {by_key}
+        WHERE {wanted.sql} AND customer = :customer AND refs = 0
         """,
         params,
     )
     await tx.run(
-        f"DELETE FROM blobs WHERE {wanted.sql} AND customer = :customer AND refs = 0", params
+        f"DELETE FROM {by_key} WHERE {wanted.sql} AND customer = :customer AND refs = 0", params
     )
 
 

@@ -34,6 +34,9 @@ _INSERT = {
     """,
     "postgresql": f"INSERT INTO objects ({_COLUMNS}) VALUES ({_VALUES}, :tags)",
 }
+BY_ID = {"sqlite": "objects INDEXED BY sqlite_autoindex_objects_1", "postgresql": "objects"}
+"""Objects, looked for by several ids: SQLite alone would read all of the customer's."""
+
 _EVERYTHING = Reach(company=True)
 _THERE = frozenset(State) - {State.DELETED}
 _REVOCABLE = one_of("state", "state", REVOCABLE)
@@ -41,7 +44,9 @@ _READABLE = "id, name, mime_type, state, size, sha256, blob, updated_ms"
 
 
 class Reader(Protocol):
-    """What single rows are read from."""
+    """What rows are read from."""
+
+    engine: str
 
     async def one(self, sql: str, params: Params = ...) -> Row | None:
         """The first row, or None."""
@@ -191,7 +196,7 @@ async def revocable(db: Reader, ids: Sequence[str], *, customer: str, reach: Rea
     scope, wanted = within(reach), one_of("id", "id", ids)
     rows = await db.all(
         f"""
-        SELECT id FROM objects
+        SELECT id FROM {BY_ID[db.engine]}
         WHERE {wanted.sql} AND customer = :customer AND {scope.sql} AND {_REVOCABLE.sql}
         """,
         {**scope.params, **wanted.params, **_REVOCABLE.params, "customer": customer},
@@ -287,7 +292,7 @@ async def _locked(
     lock = "FOR UPDATE" if tx.engine == "postgresql" else ""
     rows = await tx.all(
         f"""
-        SELECT {_READABLE} FROM objects
+        SELECT {_READABLE} FROM {BY_ID[tx.engine]}
         WHERE customer = :customer AND {conditions.sql} ORDER BY id {lock}
         """,
         {**conditions.params, "customer": customer},
@@ -310,16 +315,7 @@ async def move_objects(
     tx: Connection, ids: Sequence[str], before: State, after: State, *, customer: str, at_ms: int
 ) -> list[Readable]:
     """Put objects from one state into another: those that were in it, as they were."""
-    wanted = one_of("id", "id", ids)
-    lock = "FOR UPDATE" if tx.engine == "postgresql" else ""
-    rows = await tx.all(
-        f"""
-        SELECT {_READABLE} FROM objects
-        WHERE {wanted.sql} AND customer = :customer AND state = :state ORDER BY id {lock}
-        """,
-        {**wanted.params, "customer": customer, "state": before},
-    )
-    found = [_readable(row) for row in rows]
+    found = await _locked(tx, ids, customer=customer, reach=_EVERYTHING, states={before})
     await _move(tx, [each.id for each in found], after, customer=customer, at_ms=at_ms)
     return found
 
@@ -332,14 +328,15 @@ async def _move(
     params = {**wanted.params, "customer": customer}
     await tx.run(
         f"""
-        UPDATE objects SET state = :state, updated_ms = :at_ms
+        UPDATE {BY_ID[tx.engine]} SET state = :state, updated_ms = :at_ms
         WHERE {wanted.sql} AND customer = :customer
         """,
         {**params, "state": state, "at_ms": at_ms},
     )
     rows = await tx.all(
         f"""
-        SELECT documents.seq, doc FROM objects JOIN documents ON documents.seq = objects.seq
+        SELECT documents.seq, doc FROM {BY_ID[tx.engine]}
+        JOIN documents ON documents.seq = objects.seq
         WHERE {wanted.sql} AND customer = :customer
         """,
         params,
