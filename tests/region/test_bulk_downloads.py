@@ -15,7 +15,7 @@ from link_world import visitor
 from region_world import BASE, OBJECTS, fault, opened
 
 from soundkeep.foundation.claims import Access, Reach
-from soundkeep.foundation.errors import Unavailable
+from soundkeep.foundation.errors import StorageFull, Unavailable
 from soundkeep.region import archive as archives
 from soundkeep.region import bulk, catalog, freezing, retention
 
@@ -718,6 +718,37 @@ async def test_a_job_that_nobody_goes_on_with_has_failed(world, monkeypatch):
 
     assert (await status_of(client, job))["status"] == "FAILED"
     assert (await client.get(path_of(job))).status_code == 409
+    assert (await client.put(CLEAR)).json() == {"cleared": 1}
+
+
+async def test_a_disk_that_is_full_fails_a_manifest_and_leaves_nothing(world, monkeypatch):
+    ids, client = await three(world), world.client()
+    before = world.files()
+
+    def full(*_, **__):
+        raise StorageFull("There is no room.")
+
+    monkeypatch.setattr(type(world.region.blobs), "incoming", full)
+    answer = await client.post(START, json=ids, params={"manifest": "true"})
+
+    assert answer.status_code == 507
+    assert [each["status"] for each in (await client.get(STATUS)).json()] == ["FAILED"]
+    assert world.files() == before
+
+
+async def test_a_manifest_whose_commit_fails_leaves_nothing(world, monkeypatch):
+    ids, client = await three(world), world.client()
+    before = world.files()
+
+    async def refused(*_, **__):
+        raise Unavailable("The database does not answer.")
+
+    monkeypatch.setattr(freezing.audit, "append", refused)
+    answer = await client.post(START, json=ids, params={"manifest": "true"})
+
+    assert answer.status_code == 503
+    assert world.files() == before
+    assert await world.count("bulk_parts") == 0
 
 
 async def test_a_job_that_is_cancelled_while_it_is_frozen_stays_cancelled(world, monkeypatch):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from blob_stores import HOUR, arrive, new_key, now_ms
@@ -16,6 +18,7 @@ from soundkeep.region import integrity, retention
 
 SIZE = 9 * MIB
 UPLOADS = f"{BASE}/uploads"
+BULK = f"{BASE}/bulk/download"
 
 
 @pytest.fixture
@@ -182,3 +185,27 @@ def test_a_long_upload_and_its_download_take_little_memory(seaweedfs):
     assert (kept, seen) == (str(size), str(size))
     assert int(up_mib) < 60
     assert int(down_mib) < 60
+
+
+async def test_an_archive_is_read_from_the_store_as_it_is_sent(remote):
+    """Small members are read ahead together, large ones in pieces; a lost one is told."""
+    contents = {f"{n}.mp3": os.urandom(size) for n, size in enumerate([0, 9, 40_000, 40_000, SIZE])}
+    ids = [(await remote.uploaded(content, name=name))["id"] for name, content in contents.items()]
+    client = remote.client()
+    job = (await client.post(f"{BULK}/start", json=ids, params={"manifest": "true"})).json()
+    path = f"{BULK}/{job['zipName']}"
+    whole = (await client.get(path)).content
+    part = await client.get(path, headers={"range": f"bytes=5000-{MIB}"})
+
+    with zipfile.ZipFile(io.BytesIO(whole)) as read:
+        assert read.testzip() is None
+        found = {name: read.read(name) for name in read.namelist()}
+    assert contents.items() < found.items()
+    assert part.content == whole[5000 : MIB + 1]
+
+    await remote.region.blobs.discard([ids[2]])
+    cut = await client.get(path)
+    status = (await client.get(f"{BULK}/status/{job['zipName']}")).json()
+    assert cut.status_code == 503 or whole.startswith(cut.content)
+    assert status["status"] == "PARTIAL_DONE"
+    assert f"{ids[2]} LOST" in status["content"]

@@ -183,7 +183,11 @@ async def clear(region: Region, claims: Claims) -> int:
     now_ms = region.clock()
     async with region.db.transaction() as tx:
         ids = await bulkstore.clear(
-            tx, customer=claims.customer, client=claims.client, at_ms=now_ms
+            tx,
+            customer=claims.customer,
+            client=claims.client,
+            at_ms=now_ms,
+            silent_ms=now_ms - _SILENT_MS,
         )
         deeds = [_ended(claims, f"{each}.zip", "cleared", now_ms) for each in ids]
         await audit.append(tx, deeds, entropy=region.entropy)
@@ -209,8 +213,7 @@ def _may_see(claims: Claims, job: Job) -> bool:
 async def _as_it_is(region: Region, job: Job) -> Job:
     """A job with what was found out since its list was frozen."""
     if _is_under_way(job):
-        silent = job.touched_ms + _SILENT_MS < region.clock()
-        return replace(job, state=JobState.FAILED) if silent else job
+        return replace(job, state=JobState.FAILED) if _is_silent(region, job) else job
     if job.state not in (JobState.DONE, JobState.PARTIAL_DONE):
         return job
     lost = await bulkstore.lost(region.db, job.id, customer=job.customer)
@@ -222,6 +225,11 @@ async def _as_it_is(region: Region, job: Job) -> Job:
 
 def _is_under_way(job: Job) -> bool:
     return job.state in (JobState.NOT_STARTED, JobState.IN_PROGRESS)
+
+
+def _is_silent(region: Region, job: Job) -> bool:
+    """Whether nobody says any more that a job is being made."""
+    return job.touched_ms + _SILENT_MS < region.clock()
 
 
 # ---- its archive ----------------------------------------------------------------------------
@@ -299,7 +307,7 @@ async def held_until(region: Region, customer: str, keys: Collection[str]) -> di
     """
     held: dict[str, int] = {}
     for job in await bulkstore.holding(region.db, customer=customer):
-        if _is_under_way(job) and job.touched_ms + _SILENT_MS >= region.clock():
+        if _is_under_way(job) and not _is_silent(region, job):
             return dict.fromkeys(keys, region.clock() + _SILENT_MS)
         ends = [each for each in (job.ended_ms, job.expires_ms) if each is not None]
         until_ms = min(ends) + _GRACE_MS

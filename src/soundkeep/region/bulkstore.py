@@ -178,16 +178,21 @@ async def cancel(tx: Connection, job_id: str, *, customer: str, at_ms: int) -> b
     return bool(changed)
 
 
-async def clear(tx: Connection, *, customer: str, client: str, at_ms: int) -> list[str]:
-    """Take a client's jobs out of its list that are over, one way or another: their ids."""
+async def clear(
+    tx: Connection, *, customer: str, client: str, at_ms: int, silent_ms: int
+) -> list[str]:
+    """Take a client's jobs out of its list that are over, one way or another: their ids.
+
+    Those that nobody touched since `silent_ms` are.
+    """
     rows = await tx.all(
         """
         UPDATE bulk_jobs SET cleared = 1, ended_ms = coalesce(ended_ms, :at_ms)
         WHERE customer = :customer AND client = :client AND cleared = 0
-          AND state NOT IN ('NOT_STARTED', 'IN_PROGRESS')
+          AND (state NOT IN ('NOT_STARTED', 'IN_PROGRESS') OR touched_ms < :silent_ms)
         RETURNING id
         """,
-        {"customer": customer, "client": client, "at_ms": at_ms},
+        {"customer": customer, "client": client, "at_ms": at_ms, "silent_ms": silent_ms},
     )
     return [row[0] for row in rows]
 

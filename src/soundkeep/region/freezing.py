@@ -37,7 +37,7 @@ async def freeze(
     with_manifest: bool,
 ) -> None:
     """Take what is asked for into a job, batch by batch, until it is what it will be."""
-    frozen = _Freezing(region, claims, job, told=_Told(region) if with_manifest else None)
+    frozen = _Freezing(region, claims, job, with_manifest=with_manifest)
     try:
         async with aclosing(batches):
             async for ids in batches:
@@ -52,11 +52,12 @@ async def freeze(
 class _Freezing:
     """A job's list as it grows, part by part."""
 
-    def __init__(self, region: Region, claims: Claims, job: Job, *, told: _Told | None) -> None:
+    def __init__(self, region: Region, claims: Claims, job: Job, *, with_manifest: bool) -> None:
         self._region = region
         self._claims = claims
         self._job = job
-        self._told = told
+        self._with_manifest = with_manifest
+        self._told: _Told | None = None
         self._names = Names()
         self._layout = Layout()
         self._owners: set[tuple[str, str]] | None = set()
@@ -66,18 +67,20 @@ class _Freezing:
         self._missing: list[tuple[str, str]] = []
         self._waiting: list[FilledPart] = []
         self._saved_ms = job.touched_ms
-        if told is not None:
+        if with_manifest:
             for name in manifest.FILES:
                 self._names.give(name, name)
 
     async def take(self, ids: Sequence[str]) -> None:
         """The next objects that are asked for."""
+        if self._with_manifest and self._told is None:
+            self._told = _Told(self._region)
         found = await bulkstore.candidates(
             self._region.db,
             ids,
             customer=self._claims.customer,
             reach=self._claims.reach,
-            documents=self._told is not None,
+            documents=self._with_manifest,
         )
         lines = []
         for object_id in ids:
@@ -215,9 +218,10 @@ class _Told:
             await self.abandon()
 
     async def abandon(self) -> None:
-        """Keep nothing of them."""
+        """Keep nothing of them, unless a commit whose answer was lost made them an archive's."""
         if self._closed:
-            await self._region.blobs.discard(self._keys.values())
+            known = await ledger.known_keys(self._region.db, self._keys.values())
+            await self._region.blobs.discard(set(self._keys.values()) - known)
         else:
             for each in self._files.values():
                 await each.abandon()

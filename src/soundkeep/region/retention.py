@@ -118,15 +118,15 @@ async def undelete(region: Region, claims: Claims, ids: Sequence[str]) -> Outcom
     wanted, at_ms, outcome = bulk.checked_ids(region, ids), region.clock(), Outcome()
     for start in range(0, len(wanted), _MOVED_AT_ONCE):
         part = wanted[start : start + _MOVED_AT_ONCE]
-        moved: set[str] = set()
+        back: list[tuple[Readable, State]] = []
         async with region.db.transaction() as tx:
             for few in _few(part):
-                back = await store.reinstate_objects(
+                back += await store.reinstate_objects(
                     tx, few, customer=claims.customer, reach=claims.reach, at_ms=at_ms
                 )
-                deeds = [_moved(claims, each, state, at_ms) for each, state in back]
-                await audit.append(tx, deeds, entropy=region.entropy)
-                moved |= {each.id for each, _ in back}
+            deeds = [_moved(claims, each, state, at_ms) for each, state in back]
+            await audit.append(tx, deeds, entropy=region.entropy)
+        moved = {each.id for each, _ in back}
         outcome.moved.extend(each for each in part if each in moved)
         outcome.not_found.extend(each for each in part if each not in moved)
     return outcome
@@ -160,23 +160,24 @@ async def _would_revoke(region: Region, claims: Claims, ids: Sequence[str]) -> s
 
 
 async def _revoke(region: Region, claims: Claims, ids: Sequence[str]) -> set[str]:
-    customer, at_ms, moved = claims.customer, region.clock(), set[str]()
+    customer, at_ms, gone = claims.customer, region.clock(), list[Readable]()
     until_ms = at_ms + region.limits.undelete_days * DAY
     async with region.db.transaction() as tx:
         for few in _few(ids):
-            gone = await store.revoke_objects(
+            revoked = await store.revoke_objects(
                 tx, few, customer=customer, reach=claims.reach, at_ms=at_ms, until_ms=until_ms
             )
-            deeds = [_moved(claims, each, State.REVOKED, at_ms) for each in gone]
-            await audit.append(tx, deeds, entropy=region.entropy)
-            moved |= {each.id for each in gone}
-            await ledger.forget_repeats(tx, [each.id for each in gone], customer=customer)
-    return moved
+            await ledger.forget_repeats(tx, [each.id for each in revoked], customer=customer)
+            gone += revoked
+        deeds = [_moved(claims, each, State.REVOKED, at_ms) for each in gone]
+        await audit.append(tx, deeds, entropy=region.entropy)
+    return {each.id for each in gone}
 
 
 def _few(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """So many that the event loop is not held up for long."""
-    return (ids[start : start + _FEW] for start in range(0, len(ids), _FEW))
+    """So many that the event loop is not held up for long; in one order, so no deadlock."""
+    ordered = sorted(ids)
+    return (ordered[start : start + _FEW] for start in range(0, len(ordered), _FEW))
 
 
 # ---- purging --------------------------------------------------------------------------------
