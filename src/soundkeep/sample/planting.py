@@ -250,18 +250,21 @@ def words(listing: Mapping[str, object]) -> str:
     people = "\n".join(
         f"  {each.email:<24} {each.password}   {', '.join(each.roles)}" for each in made.users
     )
-    objects = f"{base}/storage/{made.regions[0]}/v3/objects"
+    storage = f"{base}/storage/{made.regions[0]}/v3"
+    objects, download = f"{storage}/objects", f"{storage}/bulk/download"
     authorized = '-H "Authorization: Bearer $TOKEN"'
     return f"""
 Console: {made.console_url}
 {people}
 
-A token, the newest recordings, and one of them as a file:
+A token, the newest recordings, one of them as a file, and all of them as a ZIP:
 
 TOKEN=$(curl -s -u '{app.key}:{app.secret}' -d grant_type=client_credentials {base}/oauth/v2/token | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
 curl -s {authorized} '{objects}?limit=3'
 ID=$(curl -s {authorized} '{objects}?filter=type==callrecording&limit=1' | sed 's/.*"content":\\[{{"id":"\\([^"]*\\)".*/\\1/')
 curl -s {authorized} -o recording.mp3 "{objects}/$ID/content"
+ZIP=$(curl -s {authorized} -X POST '{download}/start?filter=type==callrecording&manifest=true' | sed 's/.*"zipName":"\\([^"]*\\)".*/\\1/')
+curl -s {authorized} -o recordings.zip "{download}/$ZIP"
 """  # noqa: E501  lines to be pasted as they are
 
 
