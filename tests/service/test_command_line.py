@@ -8,6 +8,7 @@ import re
 import stat
 import subprocess
 import tomllib
+import zipfile
 
 import httpx2
 import pytest
@@ -91,9 +92,9 @@ def test_the_printed_lines_work_as_printed(demo, tmp_path):
         printed = []
         for line in process.stdout:
             printed.append(line)
-            if line.startswith("curl") and "-o recording.mp3" in line:
+            if line.startswith("curl") and "-o recordings.zip" in line:
                 break
-        lines = [line for line in printed if re.match(r"TOKEN=|ID=|curl ", line)]
+        lines = [line for line in printed if re.match(r"TOKEN=|ID=|ZIP=|curl ", line)]
         lines.append("echo; echo $ID")
         script = "sleep 2\n" + "".join(lines).replace("curl -s", "curl -sS --fail-with-body")
         ran = subprocess.run(
@@ -108,7 +109,12 @@ def test_the_printed_lines_work_as_printed(demo, tmp_path):
     body, object_id = ran.stdout.strip().split("\n")
     assert len(json.loads(body)["content"]) == 3
     assert re.fullmatch(r"[0-9a-f-]{36}", object_id)
-    assert (tmp_path / "recording.mp3").read_bytes()[:2] in (b"\xff\xe3", b"\xff\xf3", b"ID")
+    recording = (tmp_path / "recording.mp3").read_bytes()
+    assert recording[:2] in (b"\xff\xe3", b"\xff\xf3", b"ID")
+    with zipfile.ZipFile(tmp_path / "recordings.zip") as archive:
+        assert archive.testzip() is None
+        assert recording in [archive.read(name) for name in archive.namelist()]
+        assert archive.namelist()[-1] == "SHA256SUMS"
 
 
 def test_init_makes_what_serve_needs_and_prints_the_setup_code(tmp_path):
