@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import itertools
@@ -218,7 +219,14 @@ class World:
             "metadata": (None, json.dumps(metadata or CALL)),
             "content": (name, content, mime),
         }
-        return await (client or self.client()).post(OBJECTS, files=parts)
+        answer = await (client or self.client()).post(OBJECTS, files=parts)
+        await self.idle()
+        return answer
+
+    async def idle(self) -> None:
+        """Wait for what the region does in the background."""
+        while self.region.chores:
+            await asyncio.wait(self.region.chores)
 
     async def uploaded(self, content: bytes = b"sound", **more) -> dict:
         """A kept object's JSON."""
@@ -295,6 +303,7 @@ class World:
 
     async def everything(self) -> dict[str, object]:
         """How much of anything there is, for "nothing was kept"."""
+        await self.idle()
         tables = ("objects", "buckets", "audit")
         counts = {table: await self.count(table) for table in tables}
         return {"files": len(self.files()), **counts}

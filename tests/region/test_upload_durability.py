@@ -441,6 +441,7 @@ async def test_an_upload_cancelled_in_its_commit_is_wholly_kept(world, times):
         assert not upload.done()
     with pytest.raises(asyncio.CancelledError):
         await upload
+    await world.idle()
     (found,) = (await world.client().get(OBJECTS)).json()["content"]
     content = await world.client().get(f"{OBJECTS}/{found['id']}/content")
 

@@ -39,6 +39,7 @@ _NOTHING: Params = {}
 _BUSY_SECONDS = 10
 _BUSY_STEP = 0.0005
 _SCAN_THREADS = 2
+_FEW_ROWS = 16
 _LONGEST_SCAN = 60.0
 _POOL_SIZE = 8
 _POOL_SCANS = 4
@@ -259,7 +260,12 @@ class _SqliteConnection:
             return self._raw.total_changes() - before
 
     async def many(self, sql: str, rows: Iterable[Params]) -> None:
-        await self._database._write(lambda: self._raw.executemany(sql, rows))  # noqa: SLF001
+        given = list(rows)
+        if len(given) <= _FEW_ROWS:  # done sooner than a thread would begin
+            with _translated():
+                self._raw.executemany(sql, given)
+        else:
+            await self._database._write(lambda: self._raw.executemany(sql, given))  # noqa: SLF001
 
     async def script(self, sql: str) -> None:
         await self._database._write(lambda: self._raw.execute(sql).fetchall())  # noqa: SLF001

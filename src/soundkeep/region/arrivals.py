@@ -311,7 +311,12 @@ async def _commit(region: Region, batch: Sequence[Arrival]) -> None:
             known = await ledger.known_keys(region.db, keys)
             await region.blobs.discard(key for key in keys if key not in known)
         raise
-    with suppress(SoundkeepError):  # the objects are kept; the sweep tidies up what this could not
+    region.background(_tidy(region, keys, used))  # nobody has to wait for it
+
+
+async def _tidy(region: Region, keys: Sequence[str], used: set[str]) -> None:
+    """The objects are kept: what this cannot do, the next sweep does."""
+    with suppress(SoundkeepError):
         await region.blobs.settle([key for key in keys if key in used])
         await region.blobs.discard(key for key in keys if key not in used)
 

@@ -25,6 +25,7 @@ from soundkeep.region.model import Arrival, Quotas, Use
 from soundkeep.region.walks import Walks
 
 _NO_QUOTAS = Quotas()
+_CHORE_SECONDS = 5
 
 log = structlog.get_logger("region")
 
@@ -67,7 +68,7 @@ class Region:
     chores: set[asyncio.Task[None]] = field(default_factory=set)
 
     def background(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Begin what goes on though its caller leaves; it is ended before the region closes."""
+        """Begin what goes on though its caller leaves; it ends before the region closes."""
         chore = asyncio.create_task(work)
         self.chores.add(chore)
         chore.add_done_callback(self._ended)
@@ -81,6 +82,8 @@ class Region:
 
     async def close(self) -> None:
         """Let go of the database and the bytes."""
+        if self.chores:
+            await asyncio.wait(self.chores, timeout=_CHORE_SECONDS)
         for chore in self.chores:
             chore.cancel()
         await asyncio.gather(*self.chores, return_exceptions=True)
