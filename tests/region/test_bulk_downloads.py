@@ -290,6 +290,7 @@ async def test_its_bytes_go_when_its_time_is_over(world):
     world.clock.advance(seconds=7 * DAY_SECONDS + 1)
     client = world.client()
     refused = await client.get(path_of(job))
+    assert (await client.get(f"{STATUS}/{job['zipName']}")).status_code == 410
     world.clock.advance(seconds=3601)
     await retention.tidy(world.region)
 
@@ -748,6 +749,23 @@ async def test_a_manifest_whose_commit_fails_leaves_nothing(world, monkeypatch):
 
     assert answer.status_code == 503
     assert world.files() == before
+    assert await world.count("bulk_parts") == 0
+
+
+async def test_a_list_that_was_given_up_is_not_finished_later(world, monkeypatch):
+    """Its bytes were not held any more."""
+    ids, client = await three(world), world.client()
+    freeze = bulk.freeze
+
+    async def late(*given, **more):
+        world.clock.advance(seconds=121)
+        await freeze(*given, **more)
+
+    monkeypatch.setattr(bulk, "freeze", late)
+    answer = await client.post(START, json=ids)
+    [job] = (await client.get(STATUS)).json()
+
+    assert (answer.status_code, job["status"]) == (410, "FAILED")
     assert await world.count("bulk_parts") == 0
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.claims import Claims
-from soundkeep.foundation.clock import DAY, HOUR, MINUTE
+from soundkeep.foundation.clock import DAY, HOUR
 from soundkeep.foundation.errors import (
     BadInput,
     Gone,
@@ -24,7 +24,7 @@ from soundkeep.foundation.errors import (
     Unavailable,
 )
 from soundkeep.region import bulkstore, catalog, ledger
-from soundkeep.region.freezing import freeze
+from soundkeep.region.freezing import SILENT_MS, freeze
 from soundkeep.region.model import NOTHING, Job, JobState
 from soundkeep.region.plane import Region, must_live_here, new_object_id
 
@@ -38,9 +38,6 @@ _PATIENCE_SECONDS = 2.0
 
 _WAIT_SECONDS = 30.0
 _WAIT_STEP = 0.05
-_SILENT_MS = 2 * MINUTE
-"""A job that nobody touched for so long is made by no process any more."""
-
 _GRACE_MS = HOUR
 """What is being sent when its job ends may still be sent for so long."""
 
@@ -118,9 +115,13 @@ async def find(region: Region, claims: Claims, name: str) -> Job:
     """A job by the name of its archive, with or without `.zip`; NotFound where none may be seen.
 
     One that lies within the caller's scope as a whole, whichever of the customer's keys began it.
+    Gone where it was cleared or expired.
     """
     must_live_here(region, claims)
-    return await _by_id(region, claims, job_id(name))
+    job = await _by_id(region, claims, job_id(name))
+    if job.cleared or job.expires_ms <= region.clock():
+        raise Gone(_OVER)
+    return job
 
 
 def job_id(name: str) -> str:
@@ -187,7 +188,7 @@ async def clear(region: Region, claims: Claims) -> int:
             customer=claims.customer,
             client=claims.client,
             at_ms=now_ms,
-            silent_ms=now_ms - _SILENT_MS,
+            silent_ms=now_ms - SILENT_MS,
         )
         deeds = [_ended(claims, f"{each}.zip", "cleared", now_ms) for each in ids]
         await audit.append(tx, deeds, entropy=region.entropy)
@@ -229,16 +230,15 @@ def _is_under_way(job: Job) -> bool:
 
 def _is_silent(region: Region, job: Job) -> bool:
     """Whether nobody says any more that a job is being made."""
-    return job.touched_ms + _SILENT_MS < region.clock()
+    return job.touched_ms + SILENT_MS < region.clock()
 
 
 # ---- its archive ----------------------------------------------------------------------------
 
 
-def is_ready(region: Region, job: Job) -> bool:
+def is_ready(job: Job) -> bool:
     """Whether there is an archive to be fetched."""
-    done = job.state in (JobState.DONE, JobState.PARTIAL_DONE)
-    return done and not _is_over(region, job)
+    return job.state in (JobState.DONE, JobState.PARTIAL_DONE)
 
 
 async def ready(region: Region, claims: Claims, name: str) -> Job:
@@ -251,16 +251,12 @@ async def ready(region: Region, claims: Claims, name: str) -> Job:
         if asyncio.get_running_loop().time() > until:
             raise Unavailable("This archive is not ready yet: try again.", retry_after=5)
         await asyncio.sleep(_WAIT_STEP)
-    if _is_over(region, job):
+    if job.state is JobState.CANCELLED:
         raise Gone(_OVER)
     await _must_be_there(region, job)
     if not job.members:
         raise IllegalMove("None of its objects can be read: see its status.", state=job.state)
     return job
-
-
-def _is_over(region: Region, job: Job) -> bool:
-    return job.ended_ms is not None or job.expires_ms <= region.clock()
 
 
 async def _must_be_there(region: Region, job: Job) -> None:
@@ -308,7 +304,7 @@ async def held_until(region: Region, customer: str, keys: Collection[str]) -> di
     held: dict[str, int] = {}
     for job in await bulkstore.holding(region.db, customer=customer):
         if _is_under_way(job) and not _is_silent(region, job):
-            return dict.fromkeys(keys, region.clock() + _SILENT_MS)
+            return dict.fromkeys(keys, region.clock() + SILENT_MS)
         ends = [each for each in (job.ended_ms, job.expires_ms) if each is not None]
         until_ms = min(ends) + _GRACE_MS
         place = 0

@@ -126,20 +126,21 @@ async def of_client(
     return [_job(row) for row in rows]
 
 
-async def touch(tx: Connection, job_id: str, *, customer: str, at_ms: int) -> bool:
-    """Say that a job is still being made; False where it was ended meanwhile."""
+async def touch(tx: Connection, job_id: str, *, customer: str, at_ms: int, silent_ms: int) -> bool:
+    """Say that a job is still being made; False where it was ended, or not touched since then."""
     changed = await tx.run(
         """
         UPDATE bulk_jobs SET touched_ms = :at_ms, state = 'IN_PROGRESS'
         WHERE id = :id AND customer = :customer AND state IN ('NOT_STARTED', 'IN_PROGRESS')
+          AND touched_ms >= :silent_ms
         """,
-        {"id": job_id, "customer": customer, "at_ms": at_ms},
+        {"id": job_id, "customer": customer, "at_ms": at_ms, "silent_ms": silent_ms},
     )
     return bool(changed)
 
 
-async def finish(tx: Connection, job: Job, *, customer: str) -> bool:
-    """A job came to its end, with this archive; False where it was ended meanwhile."""
+async def finish(tx: Connection, job: Job, *, customer: str, silent_ms: int) -> bool:
+    """A job came to its end, with this archive; False as for `touch`."""
     owners = None if job.owners is None else msgspec.json.encode(sorted(job.owners)).decode()
     changed = await tx.run(
         """
@@ -148,10 +149,12 @@ async def finish(tx: Connection, job: Job, *, customer: str) -> bool:
             members = :members, missing = :missing, entries = :entries, directory = :directory,
             owners = :owners, own_blobs = :own_blobs
         WHERE id = :id AND customer = :customer AND state IN ('NOT_STARTED', 'IN_PROGRESS')
+          AND touched_ms >= :silent_ms
         """,
         {
             "id": job.id,
             "customer": customer,
+            "silent_ms": silent_ms,
             "state": job.state,
             "touched_ms": job.touched_ms,
             "expires_ms": job.expires_ms,

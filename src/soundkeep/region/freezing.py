@@ -9,7 +9,7 @@ from dataclasses import replace
 from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.claims import Claims
-from soundkeep.foundation.clock import DAY, SECOND
+from soundkeep.foundation.clock import DAY, MINUTE, SECOND
 from soundkeep.foundation.errors import Gone, SoundkeepError
 from soundkeep.region import bulkstore, ledger, manifest
 from soundkeep.region.blobs import Incoming
@@ -24,8 +24,11 @@ _NOT_FOUND = "NOT_FOUND"
 _PART_SIZE = 1000
 _PARTS_AT_ONCE = 20
 _SAVE_MS = 30 * SECOND
+SILENT_MS = 2 * MINUTE
+"""A job that nobody touched for so long is made by no process any more, and holds nothing."""
+
 _MOST_OWNERS = 10_000
-_CANCELLED = "This bulk download was cancelled: start a new one."
+_ENDED = "This bulk download was cancelled, or took too long: start a new one."
 
 
 async def freeze(
@@ -123,8 +126,8 @@ class _Freezing:
         )
         customer = job.customer
         async with self._region.db.transaction() as tx:
-            if not await bulkstore.finish(tx, job, customer=customer):
-                raise Gone(_CANCELLED)  # it was cancelled meanwhile
+            if not await bulkstore.finish(tx, job, customer=customer, silent_ms=now_ms - SILENT_MS):
+                raise Gone(_ENDED)
             await bulkstore.add_parts(tx, job.id, self._waiting, customer=customer)
             for _, key, digests in made:
                 await ledger.hold_made(tx, key, digests, customer=customer)
@@ -139,7 +142,7 @@ class _Freezing:
             await self._told.abandon()
         job = replace(self._job, state=JobState.FAILED, touched_ms=self._region.clock())
         async with self._region.db.transaction() as tx:
-            await bulkstore.finish(tx, job, customer=job.customer)
+            await bulkstore.finish(tx, job, customer=job.customer, silent_ms=0)
 
     def _add(self, found: Candidate) -> Line:
         name = self._names.give(found.name, found.id)
@@ -168,8 +171,10 @@ class _Freezing:
         """Write the parts that are whole, and say that more will come."""
         job, customer, now_ms = self._job, self._job.customer, self._region.clock()
         async with self._region.db.transaction() as tx:
-            if not await bulkstore.touch(tx, job.id, customer=customer, at_ms=now_ms):
-                raise Gone(_CANCELLED)
+            if not await bulkstore.touch(
+                tx, job.id, customer=customer, at_ms=now_ms, silent_ms=now_ms - SILENT_MS
+            ):
+                raise Gone(_ENDED)
             await bulkstore.add_parts(tx, job.id, self._waiting, customer=customer)
         self._waiting, self._saved_ms = [], now_ms
 

@@ -72,7 +72,7 @@ async def status(request: Request, region: Region, claims: Claims) -> Response:
     """A job, with what became of each object; with `presignUrl` also a link to its archive."""
     job = await bulk.find(region, claims, request.path_params["id"])
     more: dict[str, object] = {}
-    if flag(request, "presignUrl") and bulk.is_ready(region, job):
+    if flag(request, "presignUrl") and bulk.is_ready(job):
         link = await presigned.make(request, region, claims, Opens.ARCHIVE, job.id)
         more = {"url": link.url, "expiresIn": link.seconds}
     return _json(_status(region, job, more))
