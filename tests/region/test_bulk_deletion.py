@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 
 import pytest
 from region_world import BASE, OBJECTS, fault
@@ -326,3 +328,32 @@ async def test_a_few_of_many_are_found_by_their_ids(local):
 
     assert await state_of(local, ids[0]) == "DELETED"
     assert steps < 1000
+
+
+# ---- at once --------------------------------------------------------------------------------
+
+
+async def test_many_at_once_delete_and_take_back_the_same_objects(world):
+    stored = await world.keep_many(400)
+    ids, client, chance = [each.id for each in stored], world.client(), random.Random(3)
+
+    async def one(number: int) -> list[str]:
+        mine = chance.sample(ids, 300)
+        if number % 3 == 2:
+            return (await undeleted(client, mine))["restored"]
+        if number % 3 == 1:
+            await world.upload(b"%d" % number, client=client)
+        return (await deleted(client, mine))["deleted"]
+
+    await asyncio.gather(*(one(number) for number in range(12)))
+
+    states = dict(await world.rows("SELECT id, state FROM objects WHERE name LIKE 'call %'"))
+    revoked = {each for each, state in states.items() if state == "REVOKED"}
+    rows = await world.rows("SELECT object_id FROM revocations")
+    assert revoked == {row[0] for row in rows}
+    moves = await world.rows(
+        "SELECT entity_key, event FROM audit WHERE event IN ('delete', 'update') ORDER BY seq"
+    )
+    last = dict(moves)
+    assert {each for each, event in last.items() if event == "delete"} == revoked
+    assert await world.broken() is None
