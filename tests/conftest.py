@@ -1,4 +1,4 @@
-"""What every test may ask for: an event loop, fresh databases on either engine, S3 servers."""
+"""What every test may ask for: an event loop, fresh databases on either engine, S3 servers, a demo."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 import s3_servers
+from service_world import Demo, serving, soundkeep
 from soundkeep.foundation.database import connect
 from soundkeep.foundation.migrate import migrate
 
@@ -242,3 +243,28 @@ def relay(one_relay, portal):
     """A network to SeaweedFS that fails as it is told."""
     yield one_relay
     portal.call(one_relay.heal)
+
+
+# ---- the service ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def demo_made(tmp_path_factory):
+    """A demo installation, made once by the command line; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("demo") / "made"
+    made = soundkeep("demo", "--dir", folder, "--port", 8080, "--no-serve")
+    assert made.returncode == 0, made.stderr
+    return Demo(folder)
+
+
+@pytest.fixture
+def demo(demo_made, tmp_path):
+    """A demo installation of the test's own."""
+    return Demo(shutil.copytree(demo_made.folder, tmp_path / "demo"))
+
+
+@pytest.fixture
+def service(demo):
+    """The demo, served."""
+    with serving(demo.config) as service:
+        yield service

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from service_world import Service, serving
 
 pytestmark = pytest.mark.slow

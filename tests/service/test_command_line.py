@@ -13,6 +13,7 @@ import zipfile
 import httpx2
 import pytest
 from cryptography.fernet import Fernet
+
 from service_world import COMMAND, Service, free_port, serving, soundkeep, wait_until_ready
 
 

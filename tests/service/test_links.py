@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from service_world import serving
 
+from service_world import serving
 from soundkeep import server
 from soundkeep.cli import installation
 from soundkeep.identity import accounts, apps

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
+
 from service_world import free_port, serving, soundkeep
 
 OBJECTS = "/storage/us-east/v3/objects"

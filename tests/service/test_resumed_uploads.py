@@ -9,9 +9,10 @@ import time
 
 import pytest
 import requests
-from service_world import free_port, serving
 from tusclient.client import TusClient
 from tusclient.exceptions import TusCommunicationError
+
+from service_world import free_port, serving
 
 MIB = 1024 * 1024
 UPLOADS = "/storage/us-east/v3/uploads"

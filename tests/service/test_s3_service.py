@@ -6,9 +6,9 @@ import json
 import os
 
 import pytest
-from service_world import serving, soundkeep
 
 import s3_servers
+from service_world import serving, soundkeep
 
 OBJECTS = "/storage/us-east/v3/objects"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
 from service_world import Demo, Service, serving
 
 pytestmark = pytest.mark.slow

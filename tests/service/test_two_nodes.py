@@ -7,8 +7,8 @@ import time
 
 import httpx2
 import pytest
-from service_world import Service, serving, soundkeep
 
+from service_world import Service, serving, soundkeep
 from soundkeep import server
 from soundkeep.cli import installation
 from soundkeep.foundation.claims import Access

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import busy_writer
 import pytest
-from service_world import serving, soundkeep
 from test_two_nodes import furnish
 
+from service_world import serving, soundkeep
 from soundkeep import server
 from soundkeep.cli import installation
 from soundkeep.region import catalog, fiql
