@@ -669,6 +669,14 @@ async def test_a_link_ends_with_its_archive(world):
     assert "url" not in await status_of(client, job, presignUrl="true")
 
 
+async def test_an_empty_parameter_asks_for_nothing(local):
+    ids, client = await three(local), local.client()
+    job = await started(client, ids, manifest="")
+
+    assert "url" not in await status_of(client, job, presignUrl="")
+    assert members((await client.get(path_of(job), params={"presignUrl": ""})).content) == THREE
+
+
 async def test_an_archive_has_no_direct_link(local):
     ids, client = await three(local), local.client()
     job = await started(client, ids)
