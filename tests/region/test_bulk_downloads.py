@@ -669,9 +669,9 @@ async def test_a_link_ends_with_its_archive(world):
     assert "url" not in await status_of(client, job, presignUrl="true")
 
 
-async def test_an_empty_parameter_asks_for_nothing(local):
+async def test_an_empty_presign_url_asks_for_no_link(local):
     ids, client = await three(local), local.client()
-    job = await started(client, ids, manifest="")
+    job = await started(client, ids)
 
     assert "url" not in await status_of(client, job, presignUrl="")
     assert members((await client.get(path_of(job), params={"presignUrl": ""})).content) == THREE

@@ -72,7 +72,7 @@ async def status(request: Request, region: Region, claims: Claims) -> Response:
     """A job, with what became of each object; with `presignUrl` also a link to its archive."""
     job = await bulk.find(region, claims, request.path_params["id"])
     more: dict[str, object] = {}
-    if flag(request, "presignUrl") and bulk.is_ready(job):
+    if presigned.is_wanted(request) and bulk.is_ready(job):
         link = await presigned.make(request, region, claims, Opens.ARCHIVE, job.id)
         more = {"url": link.url, "expiresIn": link.seconds}
     return _json(_status(region, job, more))
@@ -81,7 +81,7 @@ async def status(request: Request, region: Region, claims: Claims) -> Response:
 async def bytes_of(request: Request, region: Region, claims: Claims) -> Response:
     """The archive, as far as the request asks for it; or with `presignUrl` a link to it."""
     job = await bulk.ready(region, claims, request.path_params["id"])
-    if flag(request, "presignUrl"):
+    if presigned.is_wanted(request):
         link = await presigned.make(request, region, claims, Opens.ARCHIVE, job.id)
         return paging.json(msgspec.json.encode({"url": link.url, "expiresIn": link.seconds}))
     return download.answer(request, region, archive.body_of(region, job))

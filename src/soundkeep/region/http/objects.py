@@ -10,7 +10,7 @@ from starlette.routing import Route
 from soundkeep.foundation.claims import Access, Claims
 from soundkeep.region import catalog, content
 from soundkeep.region.http import download, paging, presigned, uploads
-from soundkeep.region.http.guard import BASE, Door, by_method, flag
+from soundkeep.region.http.guard import BASE, Door, by_method
 from soundkeep.region.model import Opens
 from soundkeep.region.plane import Region
 
@@ -51,7 +51,7 @@ async def upload(request: Request, region: Region, claims: Claims) -> Response:
 
 async def bytes_of(request: Request, region: Region, claims: Claims) -> Response:
     """The object's bytes, as far as the request asks for them; or with `presignUrl` a link."""
-    if flag(request, "presignUrl"):
+    if presigned.is_wanted(request):
         object_id = request.path_params["id"]
         link = await presigned.make(request, region, claims, Opens.OBJECT, object_id)
         return paging.json(msgspec.json.encode({"url": link.url, "expiresIn": link.seconds}))

@@ -78,6 +78,11 @@ async def _body(region: Region, link: Link) -> Body:
     return content.body_of(region, found)
 
 
+def is_wanted(request: Request) -> bool:
+    """Whether a link is asked for; clients may send `presignUrl=` with nothing behind it."""
+    return bool(parameter(request, "presignUrl")) and flag(request, "presignUrl")
+
+
 async def make(request: Request, region: Region, claims: Claims, opens: Opens, target: str) -> Made:
     """A new link to an object or an archive, as the request's parameters want it."""
     if request.method != "GET":
