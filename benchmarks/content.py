@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
-import json
 import os
 import socket
 import tempfile
@@ -25,7 +24,10 @@ from urllib.parse import urlsplit
 
 from load import (
     CONNECTIONS,
+    KIB,
     MARK,
+    MIB,
+    OBJECTS,
     ROUNDS,
     SECONDS,
     Service,
@@ -33,17 +35,19 @@ from load import (
     compare,
     demo,
     free_port,
+    keep,
+    multipart,
     nginx,
+    peak,
     program,
+    resident,
     running,
     table,
 )
 
-KIB, MIB = 1024, 1024 * 1024
 SIZES = {"28 KB": 28 * KIB, "1 MB": MIB, "5 MB": 5 * MIB, "200 MB": 200 * MIB}
 RANGES = {"28 KB of 5 MB": ("5 MB", 28 * KIB), "1 MB of 200 MB": ("200 MB", MIB)}
 PUTS = {"28 KB": 28 * KIB, "5 MB": 5 * MIB}
-OBJECTS = "/storage/us-east/v3/objects"
 READERS = 500
 LONG = 2 * 1024 * MIB
 
@@ -71,7 +75,8 @@ def gets(seconds: int, rounds: int) -> None:
         nginx(Path(static)) as plain,
         seaweedfs() as gateway,
     ):
-        bearer = {"Authorization": f"Bearer {service.token(2)}"}
+        token = service.token(2)
+        bearer = {"Authorization": f"Bearer {token}"}
         shots: list[Shot] = []
         against: dict[str, str] = {}
 
@@ -89,7 +94,7 @@ def gets(seconds: int, rounds: int) -> None:
             put(f"{gateway}/bench/{size}", content)
             places[name] = {
                 "nginx": f"{plain}/{size}",
-                "soundkeep": f"{service.base_url}{OBJECTS}/{keep(service, content)}/content",
+                "soundkeep": f"{service.base_url}{OBJECTS}/{keep(service, token, content)}/content",
                 "seaweedfs": f"{gateway}/bench/{size}",
             }
             add(name, places[name])
@@ -106,7 +111,7 @@ def puts(seconds: int, rounds: int) -> None:
     for name, size in PUTS.items():
         raw = MARK + os.urandom(size // 2).hex()[len(MARK) :]
         with demo() as service, seaweedfs() as gateway:
-            body, headers = multipart(service, raw.encode())
+            body, headers = multipart(service.token(2), raw.encode())
             ours, theirs = f"soundkeep PUT {name}", f"seaweedfs PUT {name}"
             where = service.base_url + OBJECTS
             shots = [
@@ -123,8 +128,9 @@ def puts(seconds: int, rounds: int) -> None:
 def memory() -> None:
     """What stalled readers and a long upload add to an idle service."""
     with demo() as service, ExitStack() as lines:
-        head = {"Authorization": f"Bearer {service.token(2)}"}
-        path = f"{OBJECTS}/{keep(service, os.urandom(200 * MIB))}/content"
+        token = service.token(2)
+        head = {"Authorization": f"Bearer {token}"}
+        path = f"{OBJECTS}/{keep(service, token, os.urandom(200 * MIB))}/content"
         time.sleep(3)
         idle = resident(service)
         print("| what | MB over idle |\n|---|---:|")
@@ -138,48 +144,18 @@ def memory() -> None:
             lines.close()
             time.sleep(2)
         print(f"| after they left | {resident(service) - idle:,.0f} |")
-        peak, done = idle, threading.Event()
-
-        def watch() -> None:
-            nonlocal peak
-            while not done.wait(0.05):
-                peak = max(peak, resident(service))
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        send_long(service, head)
-        done.set()
-        watching.join()
-        print(f"| an upload of 2 GB, at most | {peak - idle:,.0f} |")
+        with peak(service) as highest:
+            send_long(service, head)
+        print(f"| an upload of 2 GB, at most | {highest() - idle:,.0f} |")
 
 
 # ---- the service ----------------------------------------------------------------------------
 
 
-def multipart(service: Service, content: bytes) -> tuple[bytes, dict[str, str]]:
-    """A one-shot upload's body and headers."""
-    line = b"--cut\r\nContent-Disposition: form-data; name="
-    metadata = b'"metadata"\r\n\r\n{"type": "callrecording"}\r\n'
-    body = line + metadata + line + b'"content"\r\n\r\n' + content + b"\r\n--cut--\r\n"
-    headers = {
-        "Authorization": f"Bearer {service.token(2)}",
-        "Content-Type": "multipart/form-data; boundary=cut",
-    }
-    return body, headers
-
-
-def keep(service: Service, content: bytes) -> str:
-    """Upload some bytes; the object's id."""
-    body, headers = multipart(service, content)
-    request = urllib.request.Request(service.base_url + OBJECTS, body, headers)
-    with urllib.request.urlopen(request) as answer:
-        return str(json.load(answer)["id"])
-
-
 def send_long(service: Service, head: dict[str, str]) -> None:
     """One upload of 2 GB, as fast as it is taken."""
     where = urlsplit(service.base_url)
-    before, after = multipart(service, b"\n")[0].split(b"\n\r\n--cut--")
+    before, after = multipart(service.token(2), b"\n")[0].split(b"\n\r\n--cut--")
     after = b"\r\n--cut--" + after
     line = http.client.HTTPConnection(where.hostname or "", where.port)
     line.putrequest("POST", OBJECTS)
@@ -205,20 +181,6 @@ def stalled(service: Service, path: str, headers: dict[str, str]) -> Iterator[No
         line.sendall("\r\n".join([*lines, "", ""]).encode())
         assert line.recv(1000).startswith(b"HTTP/1.1 20")
         yield
-
-
-def resident(service: Service) -> float:
-    """MB that the service's processes have for themselves, files not counted."""
-    total = 0
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            group = status.with_name("stat").read_text().rpartition(")")[2].split()[2]
-            if int(group) == service.process:
-                found = [each for each in status.read_text().splitlines() if "RssAnon" in each]
-                total += sum(int(each.split()[1]) for each in found)
-        except OSError:
-            continue  # it ended meanwhile
-    return total / KIB
 
 
 # ---- what it is compared with ---------------------------------------------------------------

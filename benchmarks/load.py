@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -37,6 +38,9 @@ ROUNDS = 3
 WORKERS = 2
 _FILLED = "filled"
 MARK = "0123456789abcdef"
+KIB, MIB = 1024, 1024 * 1024
+STORAGE = "/storage/us-east/v3"
+OBJECTS = f"{STORAGE}/objects"
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,59 @@ def demo(
 def filled(place: Path) -> bool:
     """Whether an installation that `demo` was to fill is there, and whole."""
     return (place / _FILLED).exists()
+
+
+def multipart(token: str, content: bytes) -> tuple[bytes, dict[str, str]]:
+    """A one-shot upload's body and headers."""
+    line = b"--cut\r\nContent-Disposition: form-data; name="
+    metadata = b'"metadata"\r\n\r\n{"type": "callrecording"}\r\n'
+    body = line + metadata + line + b'"content"\r\n\r\n' + content + b"\r\n--cut--\r\n"
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "Content-Type": "multipart/form-data; boundary=cut",
+    }
+    return body, headers
+
+
+def keep(service: Service, token: str, content: bytes) -> str:
+    """Upload some bytes; the object's id."""
+    body, headers = multipart(token, content)
+    request = urllib.request.Request(service.base_url + OBJECTS, body, headers)
+    with urllib.request.urlopen(request) as answer:
+        return str(json.load(answer)["id"])
+
+
+def resident(service: Service) -> float:
+    """MB that the service's processes have for themselves, files not counted."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            group = status.with_name("stat").read_text().rpartition(")")[2].split()[2]
+            if int(group) == service.process:
+                found = [each for each in status.read_text().splitlines() if "RssAnon" in each]
+                total += sum(int(each.split()[1]) for each in found)
+        except OSError:
+            continue  # it ended meanwhile
+    return total / KIB
+
+
+@contextmanager
+def peak(service: Service) -> Iterator[Callable[[], float]]:
+    """Watches a service's memory; what it gives tells the highest MB that were seen so far."""
+    highest, done = resident(service), threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.05):
+            highest = max(highest, resident(service))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield lambda: highest
+    finally:
+        done.set()
+        watching.join()
 
 
 @contextmanager

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-import urllib.request
 from pathlib import Path
 
-from load import Service, Shot, bare_starlette, compare, demo, nginx, table
+from load import OBJECTS, Shot, bare_starlette, compare, demo, keep, nginx, table
 
 SIZES = {"28 KB": 28 * 1024, "5 MB": 5 * 1024 * 1024}
-OBJECTS = "/storage/us-east/v3/objects"
 
 
 def main() -> None:
@@ -41,23 +38,6 @@ def main() -> None:
             ]
             against[f"content {name}"] = f"nginx {name}"
         print(table(compare(shots), against))
-
-
-def keep(service: Service, token: str, content: bytes) -> str:
-    """Upload some bytes; the object's id."""
-    line = b"--cut\r\nContent-Disposition: form-data; name="
-    metadata = b'"metadata"\r\n\r\n{"type": "callrecording"}\r\n'
-    body = line + metadata + line + b'"content"\r\n\r\n' + content + b"\r\n--cut--\r\n"
-    request = urllib.request.Request(
-        service.base_url + OBJECTS,
-        body,
-        {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "multipart/form-data; boundary=cut",
-        },
-    )
-    with urllib.request.urlopen(request) as answer:
-        return json.load(answer)["id"]
 
 
 if __name__ == "__main__":

@@ -27,9 +27,8 @@ import apsw
 import asyncpg
 
 import load
-from load import CONNECTIONS, ROUNDS, SECONDS, Service, Shot, Timing
+from load import CONNECTIONS, OBJECTS, ROUNDS, SECONDS, Service, Shot, Timing
 
-OBJECTS = "/storage/us-east/v3/objects"
 LIMIT, WALK_LIMIT, WALK_SECONDS = 100, 1000, 300
 SLOW_MS, SLOW_REQUESTS = 200, 8
 COMPANY, SITE = 2, 3
