@@ -38,10 +38,10 @@ class LocalStore:
     folder: Path
 
     def names(self) -> list[str]:
-        """Everything that is there."""
+        """Everything that is there, but for the lock and the journal that doubles small blobs."""
         found = (each for each in self.folder.rglob("*") if each.is_file())
         names = (str(each.relative_to(self.folder)) for each in found)
-        return sorted(name for name in names if name != "lock")
+        return sorted(name for name in names if not name.startswith(("lock", "intake/")))
 
     def cut(self, key: str, size: int) -> None:
         """Shorten a blob behind the store's back."""

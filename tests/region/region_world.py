@@ -299,7 +299,8 @@ class World:
     def files(self, part: str = "*") -> list[str]:
         """Every file in `incoming` or `kept` or both."""
         found = [*self.folder.glob(f"{part}/*"), *self.folder.glob(f"{part}/*/*")]
-        return sorted(str(each.relative_to(self.folder)) for each in found if each.is_file())
+        names = sorted(str(each.relative_to(self.folder)) for each in found if each.is_file())
+        return [name for name in names if not name.startswith("intake/")]
 
     async def everything(self) -> dict[str, object]:
         """How much of anything there is, for "nothing was kept"."""

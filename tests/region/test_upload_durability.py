@@ -29,7 +29,7 @@ from region_world import (
 
 from soundkeep.foundation.database import Connection
 from soundkeep.foundation.errors import Unavailable
-from soundkeep.region import retention
+from soundkeep.region import intake, localblobs, retention
 from soundkeep.region.localblobs import LocalBlobs
 
 ONE = {"files": 1, "objects": 1, "buckets": 1, "audit": 1}
@@ -111,7 +111,9 @@ async def test_a_disk_that_fails_at_any_step_leaves_nothing(local, monkeypatch, 
     content = multipart((METADATA, json.dumps(CALL)), (CONTENT, b"x" * 2 * MIB))
     client = local.client()
     with monkeypatch.context() as patch:
-        patch.setattr("soundkeep.region.localblobs.os", FailingDisk(*STEPS[step], code))
+        disk = FailingDisk(*STEPS[step], code)
+        for module in (localblobs, intake):
+            patch.setattr(module, "os", disk)
         answer = await client.post(OBJECTS, content=in_pieces(content, 700_000), headers=FORM)
     after = await local.everything()
     again = await local.upload()

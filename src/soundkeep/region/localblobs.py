@@ -1,8 +1,10 @@
 """The bytes of recordings, on local disks.
 
 A file is made as `incoming/KEY`, linked into `kept/`, in a folder that the beginning of its key
-names, and then synced with that folder. Settling removes the name in `incoming/`, so whatever a
-crash leaves is told by that folder. `staged/KEY` holds what came so far of a resumable upload.
+names, and then synced with that folder; a small one, not synced, shares the sync of a journal in
+`intake/` with those that come beside it. Settling removes the name in `incoming/`, so whatever a
+crash leaves is told by that folder, and what a power cut may have taken by the journals.
+`staged/KEY` holds what came so far of a resumable upload.
 """
 
 from __future__ import annotations
@@ -12,17 +14,24 @@ import errno
 import fcntl
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
+from soundkeep.foundation.batches import Batches
 from soundkeep.foundation.clock import SECOND
 from soundkeep.foundation.errors import Conflict, StorageFull, Unavailable
 from soundkeep.foundation.waiting import to_the_end
 from soundkeep.region.blobs import Piece, Sums, checked, is_key, lost
+from soundkeep.region.intake import Journal, Left, Small, sync_files, sync_folder
 from soundkeep.region.model import Digests
 
 T = TypeVar("T")
+
+log = structlog.get_logger("blobs")
 
 _READ_SIZE = 128 * 1024
 """What a reader holds in memory when it stalls."""
@@ -30,6 +39,10 @@ _READ_SIZE = 128 * 1024
 _FLUSH_SIZE = 1024 * 1024
 _HASH_SIZE = 32 * 1024 * 1024
 _SMALL = 256 * 1024
+_TINY = 64 * 1024
+"""Hashed sooner than handed to a thread."""
+
+_JOURNAL_SIZE = 32 * 1024 * 1024
 _NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 """Read what is in memory or fail: Linux only."""
 
@@ -46,15 +59,22 @@ class LocalBlobs:
         self._incoming = root / "incoming"
         self._kept = root / "kept"
         self._staged = root / "staged"
+        self._intake = root / "intake"
         self._min_free_bytes = min_free_bytes
         self._synced: set[Path] = set()
+        self._small = Batches[_Incoming]()
+        self._journal: Journal | None = None
+        self._retirer = ThreadPoolExecutor(1, thread_name_prefix="retire")
+        self._retiring: Future[None] | None = None
+        self._left: dict[str, Left] = {}
         with _translated():
             self._incoming.mkdir(parents=True, exist_ok=True)
             self._kept.mkdir(exist_ok=True)
             self._staged.mkdir(exist_ok=True)
+            self._intake.mkdir(exist_ok=True)
             self._move_old()
             for folder in (root.parent, root):
-                _sync_folder(folder)
+                sync_folder(folder)
         self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     async def check(self) -> None:
@@ -71,6 +91,7 @@ class LocalBlobs:
         """Forget that these were on their way: their rows are committed."""
 
         def work() -> None:
+            self._restore([key for key in keys if key in self._left])
             for key in keys:
                 (self._incoming / checked(key)).unlink(missing_ok=True)
 
@@ -82,22 +103,28 @@ class LocalBlobs:
         def work() -> None:
             for key in keys:
                 self.remove(key)
+                self._forget(key)
 
         await _in_thread(work)
 
     async def leftovers(self, *, after_ms: int, before_ms: int) -> list[str]:
-        """Keys of bytes that are still on their way in since then."""
+        """Keys of bytes that are still on their way in since then, or in a journal left behind."""
 
         def work() -> list[str]:
-            found = []
-            for entry in os.scandir(self._incoming):
-                if not is_key(entry.name):
-                    continue
+            found = {path.name for path in since(self._incoming) if is_key(path.name)}
+            for path in since(self._intake):
+                left = Left.found(path)
+                if left is not None:
+                    found.update(left.keys)
+                    self._remember(left)
+            return sorted(found)
+
+        def since(folder: Path) -> Iterator[Path]:
+            for entry in os.scandir(folder):
                 with suppress(FileNotFoundError):  # settled meanwhile
                     came_ms = entry.stat().st_mtime * SECOND
                     if after_ms <= came_ms < before_ms:
-                        found.append(entry.name)
-            return sorted(found)
+                        yield Path(entry.path)
 
         return await _in_thread(work)
 
@@ -157,7 +184,7 @@ class LocalBlobs:
                 os.ftruncate(file, at)
                 os.lseek(file, at, os.SEEK_SET)
                 if not at:
-                    _sync_folder(self._staged)
+                    sync_folder(self._staged)
             except BlockingIOError:
                 os.close(file)
                 raise Conflict("Another request is sending bytes of this upload.") from None
@@ -213,8 +240,84 @@ class LocalBlobs:
         return True
 
     async def close(self) -> None:
-        """Let go of the lock."""
+        """Sync what only a journal holds, and let go of the lock."""
+
+        def work() -> None:
+            self._turn()
+            self._retirer.shutdown()
+            for left in self._left.values():
+                left.close()
+
+        await _in_thread(work)
         os.close(self._lock)
+
+    async def take(self, small: _Incoming) -> None:
+        """Give a small file its place, durably, together with others that come now."""
+        await self._small.add(small, self._take)
+
+    async def _take(self, batch: Sequence[_Incoming]) -> None:
+        def work() -> None:
+            bodies = [each.place() for each in batch]
+            if self._journal is None:
+                self._journal = Journal(self._intake)
+            try:
+                self._journal.add(bodies)
+            except OSError:
+                self._turn()
+                raise
+            if self._journal.size >= _JOURNAL_SIZE:
+                self._turn()
+
+        await _in_thread(work)
+
+    def _turn(self) -> None:
+        """Begin a new journal with what comes next; the one before the last has been retired."""
+        full, self._journal = self._journal, None
+        if self._retiring is not None:
+            self._retiring.result()
+        if full is not None:
+            self._retiring = self._retirer.submit(self._retire, full)
+
+    def _retire(self, full: Journal) -> None:
+        """Sync the files of a journal, then remove it; where that fails the next start does it."""
+        try:
+            self._sync_kept(full.keys)
+            sync_folder(self._incoming)
+        except OSError as error:
+            log.warning("intake", error=str(error), left=full.path.name)
+            full.let_go()
+        else:
+            full.remove()
+
+    def _restore(self, keys: Sequence[str]) -> None:
+        """Make sure of files that a journal left behind has, too."""
+        for key in keys:
+            body, path = self._left[key].body(key), Path(self._path(key))
+            if not path.exists() or path.read_bytes() != body:
+                self.remove(key)
+                incoming = self._incoming / key
+                incoming.write_bytes(body)
+                incoming.chmod(0o600)
+                self.link_kept(incoming)
+        self._sync_kept(keys)
+        for key in keys:
+            self._forget(key)
+
+    def _sync_kept(self, keys: Sequence[str]) -> None:
+        sync_files([self._path(key) for key in keys])
+        for folder in {self._folder(key) for key in keys}:
+            sync_folder(folder)
+
+    def _remember(self, left: Left) -> None:
+        for key in left.keys:
+            self._forget(key)  # an older journal may have it from a try that failed
+            self._left[key] = left
+        left.end_if_empty()
+
+    def _forget(self, key: str) -> None:
+        left = self._left.pop(key, None)
+        if left is not None:
+            left.forget(key)
 
     def _must_fit(self, expected: int) -> None:
         with _translated():
@@ -237,14 +340,14 @@ class LocalBlobs:
         folder = self._folder(file.name)
         if folder not in self._synced:  # another process may have made it and not yet synced it
             folder.mkdir(exist_ok=True)
-            _sync_folder(self._kept)
+            sync_folder(self._kept)
             self._synced = {folder}
         with suppress(FileExistsError):  # by an attempt that failed and is made again
             os.link(file, folder / file.name)
 
     def sync_kept(self, key: str) -> None:
         """Make a file's place durable."""
-        _sync_folder(self._folder(key))
+        sync_folder(self._folder(key))
 
     def _folder(self, key: str) -> Path:
         return self._kept / key[:_FOLDER_DIGITS]
@@ -296,9 +399,12 @@ class _Incoming(_Writing):
         self._blobs = blobs
         self._path = path
         self._sums = Sums()
+        self._placed: Small | None = None
 
     async def close(self) -> Digests:
-        """Everything is here: write the rest, give it its place, and sync both."""
+        """Everything is here: write the rest, and give it its place, durably."""
+        if self._file < 0 and self.size <= _SMALL:
+            return await self._close_small()
 
         def work() -> None:
             self._flush()
@@ -310,6 +416,33 @@ class _Incoming(_Writing):
 
         await _in_thread(work)
         return self._sums.digests()
+
+    async def _close_small(self) -> Digests:
+        if self.size <= _TINY:
+            self._sum()
+        else:
+            await _in_thread(self._sum)
+        await self._blobs.take(self)
+        return self._sums.digests()
+
+    def place(self) -> Small:
+        """Write a small file and give it its place, not synced; again is fine."""
+        if self._placed is None:
+            body = b"".join(self._waiting)
+            small = Small(self._path.name, body, self._sums.digests().sha256)
+            self._waiting = [body]
+            self._open()
+            try:
+                super()._flush()
+                self._blobs.link_kept(self._path)
+            except BaseException:
+                self._blobs.remove(self._path.name)
+                raise
+            finally:
+                os.close(self._file)
+                self._file = -1
+            self._placed = small
+        return self._placed
 
     async def abandon(self) -> None:
         """Keep nothing of it."""
@@ -324,11 +457,17 @@ class _Incoming(_Writing):
 
     def _flush(self) -> None:
         if self._file < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._file = os.open(self._path, flags, 0o600)
+            self._open()
+        self._sum()
+        super()._flush()
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o600)
+
+    def _sum(self) -> None:
         for piece in self._waiting:
             self._sums.add(piece)
-        super()._flush()
 
 
 class _Staging(_Writing):
@@ -398,14 +537,6 @@ async def _in_thread(work: Callable[[], T]) -> T:
             return work()
 
     return await to_the_end(asyncio.ensure_future(asyncio.to_thread(translated)))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
