@@ -14,7 +14,7 @@ import asyncio
 import errno
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
@@ -40,6 +40,9 @@ _BUSY_SECONDS = 10
 _BUSY_STEP = 0.0005
 _SCAN_THREADS = 2
 _FEW_ROWS = 16
+_BRIEF = 64 * 1024
+"""Characters of a few rows that are written in the event loop."""
+
 _LONGEST_SCAN = 60.0
 _POOL_SIZE = 8
 _POOL_SCANS = 4
@@ -261,7 +264,7 @@ class _SqliteConnection:
 
     async def many(self, sql: str, rows: Iterable[Params]) -> None:
         given = list(rows)
-        if len(given) <= _FEW_ROWS:  # done sooner than a thread would begin
+        if _is_brief(given):
             with _translated():
                 self._raw.executemany(sql, given)
         else:
@@ -418,6 +421,13 @@ class _Patience:
             self._until = time.monotonic() + _BUSY_SECONDS
         time.sleep(_BUSY_STEP)
         return time.monotonic() < self._until
+
+
+def _is_brief(rows: Sequence[Params]) -> bool:
+    """Whether rows are written sooner than handed to a thread."""
+    return len(rows) <= _FEW_ROWS and _BRIEF > sum(
+        len(value) for row in rows for value in row.values() if isinstance(value, str)
+    )
 
 
 def _open(path: str, *, durable: bool = True) -> apsw.Connection:

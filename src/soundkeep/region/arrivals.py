@@ -318,7 +318,8 @@ async def _tidy(region: Region, keys: Sequence[str], used: set[str]) -> None:
     """The objects are kept: what this cannot do, the next sweep does."""
     with suppress(SoundkeepError):
         await region.blobs.settle([key for key in keys if key in used])
-        await region.blobs.discard(key for key in keys if key not in used)
+        if not used.issuperset(keys):
+            await region.blobs.discard(key for key in keys if key not in used)
 
 
 async def _retire_lost(region: Region, objects: Sequence[StoredObject]) -> None:
