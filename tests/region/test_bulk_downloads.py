@@ -512,6 +512,14 @@ async def test_another_key_reads_it_only_if_it_reaches_every_member(world):
     assert (await world.client(reach=one).get(STATUS)).json() == []
 
 
+async def test_a_job_of_nothing_is_for_its_own_key_alone(world):
+    job = await started(world.client(), [UNKNOWN])
+
+    other = await world.client(client="sk_other").get(f"{STATUS}/{job['zipName']}")
+
+    assert other.status_code == 404
+
+
 async def test_a_key_gets_what_lies_in_its_scope_and_no_more(world):
     tags = [{"key": "branchId", "value": "london"}]
     inside = await world.uploaded(b"in", metadata={"type": "callrecording", "tags": tags})

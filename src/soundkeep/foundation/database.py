@@ -425,8 +425,10 @@ class _Patience:
 
 def _is_brief(rows: Sequence[Params]) -> bool:
     """Whether rows are written sooner than handed to a thread."""
-    return len(rows) <= _FEW_ROWS and _BRIEF > sum(
-        len(value) for row in rows for value in row.values() if isinstance(value, str)
+    return (
+        len(rows) <= _FEW_ROWS
+        and sum(len(value) for row in rows for value in row.values() if isinstance(value, str))
+        < _BRIEF
     )
 
 

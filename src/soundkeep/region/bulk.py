@@ -204,8 +204,8 @@ async def _by_id(region: Region, claims: Claims, job_id: str) -> Job:
 
 def _may_see(claims: Claims, job: Job) -> bool:
     """Whether all that is in a job's archive lies within the caller's scope."""
-    if claims.client != job.client and _is_under_way(job):
-        return False  # what is in it is not known yet
+    if claims.client != job.client and not job.members:
+        return False  # there is nothing by which to tell, or not yet
     if job.owners is None:
         return claims.reach.company
     return all(claims.reach.covers(site=site, user=user) for site, user in job.owners)
