@@ -41,8 +41,13 @@ async def some(world, count: int) -> list[str]:
 
 async def state_of(world, object_id: str) -> str:
     answer = await world.client().get(f"{OBJECTS}/{object_id}")
-    [(state,)] = await world.rows("SELECT state FROM objects WHERE id = :id", id=object_id)
+    state = await state_of_row(world, object_id)
     assert answer.json()["objectState"] == state
+    return state
+
+
+async def state_of_row(world, object_id: str) -> str:
+    [(state,)] = await world.rows("SELECT state FROM objects WHERE id = :id", id=object_id)
     return state
 
 
@@ -254,6 +259,17 @@ async def test_it_cannot_when_the_window_is_over_and_then_the_bytes_go(world):
         "SELECT details FROM audit WHERE entity_key = :id AND user_id = ''", id=ids[0]
     )
     assert json.loads(details[0])["new"]["objectState"] == "DELETED"
+
+
+async def test_a_deletion_that_fits_no_object_holds_up_no_sweep(world):
+    [object_id] = await some(world, 1)
+    await deleted(world.client(), [object_id])
+    await world.put_in_state(object_id, "AVAILABLE")
+
+    world.clock.advance(seconds=8 * DAY_SECONDS)
+
+    assert await retention.purge_revoked(world.region) == 0
+    assert await state_of_row(world, object_id) == "AVAILABLE"
 
 
 async def test_the_bytes_stay_until_then(world):

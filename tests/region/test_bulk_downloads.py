@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 from link_world import visitor
-from region_world import BASE, OBJECTS, fault, opened
+from region_world import BASE, CALL, OBJECTS, fault, opened
 
 from soundkeep.foundation.claims import Access, Reach
 from soundkeep.foundation.errors import StorageFull, Unavailable
@@ -337,6 +337,23 @@ async def test_bytes_are_held_while_a_list_is_being_frozen(world, monkeypatch):
     assert await retention.remove_discarded(world.region) == 1
 
 
+async def test_bytes_are_looked_for_in_every_archive_that_is_alive(world, monkeypatch):
+    monkeypatch.setattr(bulk, "_LISTED_AT_ONCE", 2)
+    ids, client = await three(world), world.client()
+    jobs = [await started(client, ids[:2]) for _ in range(4)] + [await started(client, ids[2:])]
+    await retention.purge(world.region, world.claims(), ids)
+
+    held = await retention.remove_discarded(world.region)
+    for job in jobs[:4]:
+        await client.post(f"{BULK}/download/cancel/{job['zipName']}")
+    world.clock.advance(seconds=3601)
+    await retention.tidy(world.region)
+
+    assert held == 0
+    assert [ids[2] in each for each in world.files("kept")] == [True]
+    assert members(await fetched(world.client(), jobs[4])) == {"call 2.mp3": b"sound 2"}
+
+
 async def test_another_process_serves_the_same_bytes(world):
     ids, client = await three(world), world.client()
     job = await started(client, ids)
@@ -392,6 +409,19 @@ async def test_a_first_member_that_is_lost_is_told_before_anything_is_sent(world
         "status": "FAILED",
         "content": [f"{made['id']} LOST"],
     }
+
+
+async def test_a_member_that_grew_is_lost_too(world):
+    made = await world.uploaded(b"x" * 600_000)
+    client = world.client()
+    job = await started(client, [made["id"]])
+    await world.region.blobs.rest()
+    [file] = world.files("kept")
+    with (world.folder / file).open("ab") as grown:
+        grown.write(b"more")
+
+    assert (await client.get(path_of(job))).status_code == 503
+    assert (await status_of(client, job))["content"] == [f"{made['id']} LOST"]
 
 
 async def test_a_store_that_does_not_answer_loses_nothing(world, monkeypatch):
@@ -510,6 +540,31 @@ async def test_another_key_reads_it_only_if_it_reaches_every_member(world):
     refused = await world.client(client="sk_both", reach=both).post(cancel)
     assert fault(refused)[:2] == (403, "insufficient_scope")
     assert (await world.client(reach=one).get(STATUS)).json() == []
+
+
+async def test_an_archive_of_very_many_owners_is_judged_by_their_sites(world, monkeypatch):
+    monkeypatch.setattr(freezing, "_MOST_OWNERS", 3)
+    tags = [{"key": "branchId", "value": "london"}]
+    for number in range(5):
+        metadata = {"type": "callrecording", "tags": tags, "userId": f"user-{number}"}
+        await world.uploaded(b"%d" % number, metadata=metadata)
+    london = Reach(sites=frozenset({"london"}))
+    some = Reach(users=frozenset({f"user-{number}" for number in range(5)}))
+
+    job = await started(world.client(reach=london), filter="type==callrecording")
+    for number in range(5):
+        await world.uploaded(b"%d!" % number, metadata=CALL | {"userId": f"user-{number}"})
+    everyone = await started(world.client(), filter="type==callrecording")
+
+    async def seen(job, reach):
+        return (await world.client(reach=reach).get(path_of(job))).status_code
+
+    assert [await seen(job, reach) for reach in (london, some)] == [200, 404]
+    assert [await seen(everyone, reach) for reach in (Reach(company=True), london, some)] == [
+        200,
+        404,
+        404,
+    ]
 
 
 async def test_a_job_of_nothing_is_for_its_own_key_alone(world):

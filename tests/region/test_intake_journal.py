@@ -107,6 +107,35 @@ async def test_a_full_journal_goes_once_its_files_are_synced(folder, monkeypatch
     assert left == []
 
 
+async def test_what_is_deleted_does_not_linger_in_a_journal(local, folder):
+    made = await local.uploaded(b"a secret that was deleted")
+    before = b"".join(each.read_bytes() for each in journals(folder))
+    await retention.purge(local.region, local.claims(), [made["id"]])
+
+    await retention.tidy(local.region)
+    await local.region.blobs.rest()  # waits for the one before
+    left = b"".join(each.read_bytes() for each in folder.rglob("*") if each.is_file())
+
+    assert b"a secret that was deleted" in before
+    assert b"a secret that was deleted" not in left
+    assert journals(folder) == []
+
+
+async def test_bodies_that_come_while_a_journal_ends_are_durable(blobs, folder):
+    async def one(number: int) -> str:
+        key = await keep(blobs, SOUND)
+        if number % 5 == 0:
+            await blobs.rest()
+        return key
+
+    keys = await asyncio.gather(*(one(number) for number in range(40)))
+    await blobs.rest()
+    await blobs.rest()  # waits for the one before
+
+    assert journals(folder) == []
+    assert [await read(blobs, key, 0, len(SOUND)) for key in keys] == [SOUND] * 40
+
+
 async def test_a_journal_whose_files_cannot_be_synced_stays(folder, monkeypatch):
     blobs = LocalBlobs(folder, min_free_bytes=0)
     key = await keep(blobs, SOUND)

@@ -115,6 +115,7 @@ def _small(region: Region, job: Job, stretch: Stretch) -> bytes | asyncio.Task[b
 async def _member(region: Region, job: Job, stretch: Stretch) -> AsyncGenerator[bytes, None]:
     """A member's bytes; where they are lost, that is put on record before the sending is cut."""
     try:
+        region.blobs.file(stretch.member.blob, stretch.member.size)
         read = await region.blobs.read(stretch.member.blob, stretch.start, stretch.end)
         async with aclosing(read) as pieces:
             async for piece in pieces:

@@ -92,6 +92,9 @@ class Blobs(Protocol):
     async def discard(self, keys: Iterable[str]) -> None:
         """Remove bytes that no row names, wherever they are by now."""
 
+    async def rest(self) -> None:
+        """Let bytes be in their own places and nowhere else: to be called now and then."""
+
     async def leftovers(self, *, after_ms: int, before_ms: int) -> list[str]:
         """Keys of bytes that came between these moments and may have no row."""
 

@@ -32,7 +32,7 @@ _TAKEN = "DONE"
 _LOST = "LOST"
 _LONGEST_ID = 64
 _ASKED_AT_ONCE = 500
-_LISTED_AT_ONCE = 100
+_LISTED_AT_ONCE = 20
 _PATIENCE_SECONDS = 2.0
 """How long a start waits for its list to be frozen before it answers IN_PROGRESS."""
 
@@ -301,18 +301,22 @@ async def held_until(region: Region, customer: str, keys: Collection[str]) -> di
 
     To be asked of blobs that no object holds any more: no archive that begins later has them.
     """
-    held: dict[str, int] = {}
-    for job in await bulkstore.holding(region.db, customer=customer):
-        if _is_under_way(job) and not _is_silent(region, job):
-            return dict.fromkeys(keys, region.clock() + SILENT_MS)
-        ends = [each for each in (job.ended_ms, job.expires_ms) if each is not None]
-        until_ms = min(ends) + _GRACE_MS
-        place = 0
-        while part := await bulkstore.part(region.db, job.id, place, customer=customer):
-            for member in part.members:
-                if member.blob in keys:
-                    held[member.blob] = max(held.get(member.blob, 0), until_ms)
-            place += 1
+    held, after = dict[str, int](), ""
+    while jobs := await bulkstore.holding(
+        region.db, customer=customer, after=after, limit=_LISTED_AT_ONCE
+    ):
+        after = jobs[-1].id
+        for job in jobs:
+            if _is_under_way(job) and not _is_silent(region, job):
+                return dict.fromkeys(keys, region.clock() + SILENT_MS)
+            ends = [each for each in (job.ended_ms, job.expires_ms) if each is not None]
+            until_ms, place = min(ends) + _GRACE_MS, 0
+            while (
+                named := await bulkstore.held(region.db, job.id, place, customer=customer)
+            ) is not None:
+                for key in named.intersection(keys):
+                    held[key] = max(held.get(key, 0), until_ms)
+                place += 1
     return held
 
 

@@ -316,13 +316,28 @@ async def forget_lost(tx: Connection, job_id: str, ids: Sequence[str], *, custom
 # ---- what time does -------------------------------------------------------------------------
 
 
-async def holding(db: Database, *, customer: str) -> list[Job]:
-    """The jobs whose archives hold bytes."""
+async def holding(db: Database, *, customer: str, after: str, limit: int) -> list[Job]:
+    """Some of the jobs whose archives hold bytes, in the order of their ids."""
     rows = await db.scan(
-        f"SELECT {_COLUMNS} FROM bulk_jobs WHERE customer = :customer AND kept = 1 ORDER BY id",
-        {"customer": customer},
+        f"""
+        SELECT {_COLUMNS} FROM bulk_jobs WHERE customer = :customer AND kept = 1 AND id > :after
+        ORDER BY id LIMIT :limit
+        """,
+        {"customer": customer, "after": after, "limit": limit},
     )
     return [_job(row) for row in rows]
+
+
+async def held(db: Database, job_id: str, place: int, *, customer: str) -> set[str] | None:
+    """The keys of the blobs that a part names; None after the last."""
+    rows = await db.scan(
+        """
+        SELECT members FROM bulk_parts
+        WHERE job = :job AND customer = :customer AND place = :place
+        """,
+        {"job": job_id, "customer": customer, "place": place},
+    )
+    return {each.blob for each in _members.decode(rows[0][0])} if rows else None
 
 
 async def over(

@@ -64,6 +64,7 @@ class _Freezing:
         self._names = Names()
         self._layout = Layout()
         self._owners: set[tuple[str, str]] | None = set()
+        self._by_site = False
         self._taken = self._missed = self._places = 0
         self._begin = self._layout
         self._members: list[Member] = []
@@ -155,10 +156,15 @@ class _Freezing:
         self._layout = self._layout.plus(member)
 
     def _note_owner(self, site: str, user: str) -> None:
-        if self._owners is not None:
-            self._owners.add((site, user))
-            if len(self._owners) > _MOST_OWNERS:
-                self._owners = None
+        """Who may see the archive: past so many, whoever reaches the sites; then, the company."""
+        if self._owners is None:
+            return
+        self._owners.add((site, "" if site and self._by_site else user))
+        if len(self._owners) > _MOST_OWNERS and not self._by_site:
+            self._by_site = True
+            self._owners = {(at, "" if at else whose) for at, whose in self._owners}
+        if len(self._owners) > _MOST_OWNERS:
+            self._owners = None
 
     def _cut(self) -> None:
         """End a part."""

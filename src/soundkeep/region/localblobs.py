@@ -13,6 +13,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -64,6 +65,7 @@ class LocalBlobs:
         self._synced: set[Path] = set()
         self._small = Batches[_Incoming]()
         self._journal: Journal | None = None
+        self._journaling = threading.Lock()
         self._retirer = ThreadPoolExecutor(1, thread_name_prefix="retire")
         self._retiring: Future[None] | None = None
         self._left: dict[str, Left] = {}
@@ -251,6 +253,15 @@ class LocalBlobs:
         await _in_thread(work)
         os.close(self._lock)
 
+    async def rest(self) -> None:
+        """End the journal: so long may it have the bytes of what was deleted meanwhile."""
+
+        def work() -> None:
+            with self._journaling:
+                self._turn()
+
+        await _in_thread(work)
+
     async def take(self, small: _Incoming) -> None:
         """Give a small file its place, durably, together with others that come now."""
         await self._small.add(small, self._take)
@@ -258,15 +269,16 @@ class LocalBlobs:
     async def _take(self, batch: Sequence[_Incoming]) -> None:
         def work() -> None:
             bodies = [each.place() for each in batch]
-            if self._journal is None:
-                self._journal = Journal(self._intake)
-            try:
-                self._journal.add(bodies)
-            except OSError:
-                self._turn()
-                raise
-            if self._journal.size >= _JOURNAL_SIZE:
-                self._turn()
+            with self._journaling:
+                if self._journal is None:
+                    self._journal = Journal(self._intake)
+                try:
+                    self._journal.add(bodies)
+                except OSError:
+                    self._turn()
+                    raise
+                if self._journal.size >= _JOURNAL_SIZE:
+                    self._turn()
 
         await _in_thread(work)
 

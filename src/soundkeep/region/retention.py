@@ -60,6 +60,7 @@ async def at_start(region: Region) -> tuple[int, int]:
 
 async def tidy(region: Region) -> None:
     """What time brings: things expire, and bytes that nothing holds are removed."""
+    await region.blobs.rest()
     await resumable.expire(region)
     await bulk.expire(region)
     await purge_revoked(region)
@@ -187,9 +188,13 @@ async def purge_revoked(region: Region) -> int:
     """Delete for good what was deleted longer ago than the undelete window: how many objects."""
     count, at_ms = 0, region.clock()
     while found := await store.revoked_before(region.db, at_ms=at_ms, limit=_FEW):
+        gone = 0
         for customer, ids in found.items():
             by = internal(customer, by="retention", owner="", regions=(region.name,))
-            count += await purge(region, by, ids, states={State.REVOKED})
+            gone += await purge(region, by, ids, states={State.REVOKED})
+        count += gone
+        if not gone:  # somebody else is at it
+            break
     return count
 
 

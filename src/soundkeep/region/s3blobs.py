@@ -76,6 +76,9 @@ class S3Blobs:
         """Remove bytes that no row names."""
         await self._requests.delete([self._kept(key) for key in keys])
 
+    async def rest(self) -> None:
+        """A bucket has them in one place as it is."""
+
     async def leftovers(self, *, after_ms: int, before_ms: int) -> list[str]:
         """Keys of all bytes that came between these moments, by our clock and by the store's."""
         first, folder = f"{min(after_ms, _LAST_MS):012x}", f"{self._root}kept/"

@@ -80,10 +80,11 @@ async def status(request: Request, region: Region, claims: Claims) -> Response:
 
 async def bytes_of(request: Request, region: Region, claims: Claims) -> Response:
     """The archive, as far as the request asks for it; or with `presignUrl` a link to it."""
-    job = await bulk.ready(region, claims, request.path_params["id"])
+    name = request.path_params["id"]
     if presigned.is_wanted(request):
-        link = await presigned.make(request, region, claims, Opens.ARCHIVE, job.id)
+        link = await presigned.make(request, region, claims, Opens.ARCHIVE, name)
         return paging.json(msgspec.json.encode({"url": link.url, "expiresIn": link.seconds}))
+    job = await bulk.ready(region, claims, name)
     return download.answer(request, region, archive.body_of(region, job))
 
 

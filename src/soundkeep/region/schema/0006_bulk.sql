@@ -21,7 +21,7 @@ CREATE TABLE bulk_jobs (
     own_blobs  {text} NOT NULL
 );
 CREATE INDEX bulk_jobs_of_client ON bulk_jobs (customer, client, created_ms, id);
-CREATE INDEX bulk_jobs_kept ON bulk_jobs (customer) WHERE kept = 1;
+CREATE INDEX bulk_jobs_kept ON bulk_jobs (customer, id) WHERE kept = 1;
 CREATE INDEX bulk_jobs_by_expiry ON bulk_jobs (expires_ms);
 
 -- A thousand members each, and where the first of them lies in the archive and in its directory.
