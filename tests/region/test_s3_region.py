@@ -14,6 +14,7 @@ import pytest
 from blob_stores import HOUR, arrive, new_key, now_ms
 from region_world import BASE, MIB, OBJECTS, fault, names, opened
 
+from s3_servers import BUCKET
 from soundkeep.region import integrity, retention
 
 SIZE = 9 * MIB
@@ -117,6 +118,27 @@ async def test_rotten_bytes_are_found(remote, seaweedfs):
     found = [each async for each in integrity.verify(remote.region, before_ms=remote.clock())]
 
     assert [each.sound for each in found] == [False]
+
+
+async def test_an_object_returns_with_its_bytes(remote, seaweedfs):
+    kept, other = await remote.uploaded(b"sound"), await remote.uploaded(b"other")
+    path, client, found = f"{remote.prefix}/kept/{kept['id']}", remote.client(), []
+    changes = (
+        lambda: seaweedfs.replace(path, b"noise"),
+        lambda: seaweedfs.ask("DELETE", f"{BUCKET}/{path}"),
+        lambda: seaweedfs.replace(path, b"sound"),
+    )
+    for change in changes:
+        change()
+        remote.clock.advance(seconds=1)
+        round_ = [each async for each in integrity.verify(remote.region, before_ms=remote.clock())]
+        found += [each for each in round_ if each.blob.key == kept["id"]]
+        assert [each.sound for each in round_ if each.blob.key == other["id"]] == [True]
+    answer = await client.get(f"{OBJECTS}/{kept['id']}/content")
+
+    assert [each.failed for each in found] == [(kept["id"],), (), ()]
+    assert [each.returned for each in found] == [(), (), (kept["id"],)]
+    assert (answer.status_code, answer.content) == (200, b"sound")
 
 
 async def test_a_sweep_removes_what_no_row_names_and_spares_what_is_young(remote):

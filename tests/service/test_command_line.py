@@ -177,8 +177,30 @@ def test_doctor_reads_every_byte_when_asked(demo):
 
     assert [each.returncode for each in found] == [0, 1, 1]
     assert f"1 rotten; 1 objects are FAILED now: {rotten.name}" in found[1].stdout
-    assert "1 rotten; 0 objects are FAILED now" in found[2].stdout
+    assert f"1 rotten (1 known before: {rotten.name})\n" in found[2].stdout
     assert found[1].stderr == ""
+
+
+def test_doctor_brings_back_objects_whose_files_are_back(demo):
+    import apsw
+
+    region = demo.folder / "regions/us-east"
+    with apsw.Connection(str(region / "region.db")) as database:
+        [(key,)] = database.execute("SELECT key FROM blobs WHERE customer = 'acme' LIMIT 1")
+    database.close()
+    file = region / "blobs/kept" / key[:7] / key
+    away = file.rename(demo.folder / "away")
+    lost = soundkeep("doctor", "--verify", "--config", demo.config)
+    away.rename(file)
+    found = [soundkeep("doctor", "--verify", "--config", demo.config) for _ in range(2)]
+    with serving(demo.config) as service, service.as_app(demo.edit) as client:
+        answer = client.get(f"/storage/us-east/v3/objects/{file.name}/content")
+
+    assert f"1 rotten; 1 objects are FAILED now: {file.name}\n" in lost.stdout
+    assert [each.returncode for each in (lost, *found)] == [1, 0, 0]
+    assert f"0 rotten; 1 objects are AVAILABLE again: {file.name}\n" in found[0].stdout
+    assert "AVAILABLE again" not in found[1].stdout
+    assert (answer.status_code, answer.content) == (200, file.read_bytes())
 
 
 def test_doctor_finds_an_altered_audit_record(demo):

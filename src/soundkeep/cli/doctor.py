@@ -98,7 +98,7 @@ async def _verified(region: Region) -> tuple[bool, str]:
 
     now_ms = region.clock()
     blobs, size = await integrity.pending(region, before_ms=now_ms)
-    failed: list[str] = []
+    failed, returned, known = list[str](), list[str](), list[str]()
     rotten = 0
     columns = (region.name, BarColumn(), DownloadColumn(), TimeRemainingColumn())
     screen = Console(stderr=True)
@@ -109,10 +109,14 @@ async def _verified(region: Region) -> tuple[bool, str]:
         async for finding in integrity.verify(region, before_ms=now_ms):
             progress.advance(task, finding.blob.size)
             rotten += not finding.sound
+            known += [finding.blob.key] if finding.blob.rotten and not finding.sound else []
             failed += finding.failed
-    advice = "".join(f" {each}" for each in failed[:10])
+            returned += finding.returned
     what = f"bytes           {region.name}: {blobs} blobs read, {rotten} rotten"
-    return not rotten, what + (f"; {len(failed)} objects are FAILED now:{advice}" if rotten else "")
+    what += f" ({len(known)} known before: {' '.join(known[:10])})" if known else ""
+    for ids, state in ((failed, "FAILED now"), (returned, "AVAILABLE again")):
+        what += f"; {len(ids)} objects are {state}: {' '.join(ids[:10])}" if ids else ""
+    return not rotten, what
 
 
 async def _signing_keys(identity: Identity) -> tuple[bool, str]:

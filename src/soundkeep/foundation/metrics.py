@@ -27,7 +27,10 @@ _VERIFIED = Counter(
     "soundkeep_verified_bytes_total", "Bytes of recordings that were read again.", ("region",)
 )
 _ROTTEN = Counter(
-    "soundkeep_rotten_blobs_total", "Blobs whose bytes were lost or changed.", ("region",)
+    "soundkeep_rotten_blobs_total", "Blobs whose bytes were found lost or changed.", ("region",)
+)
+_RETURNED = Counter(
+    "soundkeep_returned_blobs_total", "Rotten blobs whose bytes were found again.", ("region",)
 )
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
@@ -53,11 +56,19 @@ def count_upload(region: str, size: int) -> None:
     _BYTES_IN.labels(region).inc(size)
 
 
-def count_verified(region: str, size: int, *, rotten: bool) -> None:
+def count_verified(region: str, size: int) -> None:
     """One blob of `size` bytes was read again."""
     _VERIFIED.labels(region).inc(size)
-    if rotten:
-        _ROTTEN.labels(region).inc()
+
+
+def count_rotten(region: str) -> None:
+    """One blob's bytes were found lost or changed: not counted again while they stay so."""
+    _ROTTEN.labels(region).inc()
+
+
+def count_returned(region: str) -> None:
+    """One such blob's bytes were found as they had been."""
+    _RETURNED.labels(region).inc()
 
 
 def exposition() -> bytes:

@@ -1,10 +1,13 @@
-"""Whether the bytes are still what they were: they are read again, and what rotted is marked."""
+"""Whether the bytes are still what they were: they are read again, and what rotted is marked.
+
+What was marked is read again, too: when its bytes are back, so are its objects.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -30,33 +33,39 @@ log = structlog.get_logger("integrity")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A blob that was read again; `failed` are the objects that its rot took away."""
+    """A blob that was read again.
+
+    `failed` are the objects that its rot took away now, `returned` those that its bytes gave back.
+    """
 
     blob: Blob
     sound: bool
     failed: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
 
 
 async def verify(
-    region: Region, *, before_ms: int, bytes_per_second: float = float("inf")
+    region: Region,
+    *,
+    before_ms: int,
+    rotten_before_ms: int = 0,
+    bytes_per_second: float = float("inf"),
 ) -> AsyncGenerator[Finding, None]:
     """Read every blob that was not read since `before_ms`, longest ago first.
 
-    Objects whose bytes are lost or changed become FAILED, with an audit record; new uploads of the
-    same bytes get a blob of their own. Unavailable where the store as a whole does not answer.
+    Before them, those that were rotten, if they were not read since `rotten_before_ms`. Objects
+    whose bytes are lost or changed become FAILED, with an audit record; new uploads of the same
+    bytes get a blob of their own. Objects whose bytes are back become AVAILABLE again, likewise.
+    Unavailable where the store as a whole does not answer.
     """
-    while blobs := await ledger.blobs_to_verify(region.db, before_ms=before_ms, limit=_AT_ONCE):
+    while blobs := (
+        await ledger.rotten_blobs(region.db, before_ms=rotten_before_ms, limit=_AT_ONCE)
+        or await ledger.blobs_to_verify(region.db, before_ms=before_ms, limit=_AT_ONCE)
+    ):
         for blob in blobs:
             sound = await _is_sound(region, blob, bytes_per_second)
-            metrics.count_verified(region.name, blob.size, rotten=not sound)
-            if sound:
-                async with region.db.transaction() as tx:
-                    await ledger.mark_verified(
-                        tx, blob.key, customer=blob.customer, at_ms=region.clock()
-                    )
-                yield Finding(blob, sound=True)
-            else:
-                yield Finding(blob, sound=False, failed=await _fail(region, blob))
+            metrics.count_verified(region.name, blob.size)
+            yield await _settled(region, blob, sound=sound)
 
 
 async def pending(region: Region, *, before_ms: int) -> tuple[int, int]:
@@ -73,6 +82,7 @@ async def watch(region: Region) -> None:
                 found = verify(
                     region,
                     before_ms=region.clock() - days * DAY,
+                    rotten_before_ms=region.clock() - DAY,
                     bytes_per_second=region.limits.verify_bytes_per_second,
                 )
                 async with aclosing(found) as findings:
@@ -97,7 +107,7 @@ async def _is_sound(region: Region, blob: Blob, bytes_per_second: float) -> bool
     digest = hashlib.sha256()
     try:
         size = await region.blobs.size(blob.key)
-        if size is None:
+        if size is None and not blob.rotten:
             await _must_have_others(region, blob)
         if size != blob.size:
             return False
@@ -128,28 +138,72 @@ async def _must_have_others(region: Region, blob: Blob) -> None:
         )
 
 
+async def _settled(region: Region, blob: Blob, *, sound: bool) -> Finding:
+    """What comes of a blob that was read."""
+    if sound and blob.rotten:
+        return Finding(blob, sound=True, returned=await _return(region, blob))
+    if not sound and not blob.rotten:
+        return Finding(blob, sound=False, failed=await _fail(region, blob))
+    async with region.db.transaction() as tx:  # nothing new
+        await ledger.mark_verified(tx, blob.key, customer=blob.customer, at_ms=region.clock())
+    return Finding(blob, sound=sound)
+
+
 async def _fail(region: Region, blob: Blob) -> tuple[str, ...]:
     customer, at_ms = blob.customer, region.clock()
     async with region.db.transaction() as tx:  # first of all, so that nothing new shares it
         if not await ledger.retire_blob(tx, blob.key, customer=customer):
             return ()  # somebody purged it while it was read
-    ids = await store.ids_of_blob(region.db, blob.key, customer=customer, state=State.AVAILABLE)
+    holding = {State.AVAILABLE, State.REVOKED}
+    ids = await store.ids_of_blob(region.db, blob.key, customer=customer, states=holding)
     failed: list[Readable] = []
     async with region.db.transaction() as tx:
-        for start in range(0, len(ids), _AT_ONCE):
-            part = ids[start : start + _AT_ONCE]
-            failed += await store.move_objects(
+        for part in _parts(ids):
+            moved, deleted = await store.move_objects(
                 tx, part, State.AVAILABLE, State.FAILED, customer=customer, at_ms=at_ms
             )
+            waiting = [*(each.id for each in moved), *deleted]
+            await ledger.add_failures(tx, waiting, blob.key, customer=customer)
             await ledger.forget_repeats(tx, part, customer=customer)  # they may be sent again
+            failed += moved
         await ledger.mark_verified(tx, blob.key, customer=customer, at_ms=at_ms)
-        deeds = [_failed(customer, each, at_ms) for each in failed]
+        reason = "its bytes are lost or changed"
+        deeds = [_moved(customer, each, State.FAILED, reason, at_ms) for each in failed]
         await audit.append(tx, deeds, entropy=region.entropy)
+    metrics.count_rotten(region.name)
     log.error("rotten", region=region.name, blob=blob.key, objects=len(failed))
     return tuple(each.id for each in failed)
 
 
-def _failed(customer: str, found: Readable, at_ms: int) -> Deed:
+async def _return(region: Region, blob: Blob) -> tuple[str, ...]:
+    customer, at_ms = blob.customer, region.clock()
+    ids = await ledger.failures_of_blob(region.db, blob.key, customer=customer)
+    returned: list[Readable] = []
+    async with region.db.transaction() as tx:
+        for part in _parts(ids):
+            moved, _ = await store.move_objects(
+                tx, part, State.FAILED, State.AVAILABLE, customer=customer, at_ms=at_ms
+            )
+            await ledger.forget_failures(tx, part, customer=customer)
+            returned += moved
+        await ledger.mark_verified(tx, blob.key, customer=customer, at_ms=at_ms)
+        reason = "its bytes are back"
+        deeds = [_moved(customer, each, State.AVAILABLE, reason, at_ms) for each in returned]
+        await audit.append(tx, deeds, entropy=region.entropy)
+    async with region.db.transaction() as tx:
+        await ledger.share_again(tx, blob.key, customer=customer)
+    metrics.count_returned(region.name)
+    log.info("returned", region=region.name, blob=blob.key, objects=len(returned))
+    return tuple(each.id for each in returned)
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """In one order, so no deadlock."""
+    ordered = sorted(ids)
+    return (ordered[start : start + _AT_ONCE] for start in range(0, len(ordered), _AT_ONCE))
+
+
+def _moved(customer: str, found: Readable, state: State, reason: str, at_ms: int) -> Deed:
     return Deed(
         customer=customer,
         at_ms=at_ms,
@@ -160,5 +214,5 @@ def _failed(customer: str, found: Readable, at_ms: int) -> Deed:
         display_name=found.name,
         user_id="",
         old={"objectState": found.state},
-        new={"objectState": State.FAILED, "reason": "its bytes are lost or changed"},
+        new={"objectState": state, "reason": reason},
     )

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from soundkeep.foundation.database import Connection, Database
+from soundkeep.foundation.database import Connection, Database, Row
 from soundkeep.foundation.sql import all_of, one_of
 from soundkeep.region.model import Arrival, Digests, StoredObject
 
@@ -24,13 +24,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """The bytes that objects hold."""
+    """The bytes that objects hold.
+
+    `rotten` where they were lost or changed when they were read last, and objects wait for them.
+    """
 
     key: str
     customer: str
     sha256: str
     size: int
     refs: int
+    rotten: bool
 
 
 # ---- blobs ----------------------------------------------------------------------------------
@@ -192,12 +196,35 @@ async def blobs_to_verify(
     """Blobs that were not read since then, longest ago first."""
     rows = await db.scan(
         """
-        SELECT key, customer, sha256, size, refs FROM blobs
-        WHERE verified_ms < :before_ms ORDER BY verified_ms, key LIMIT :limit
+        SELECT key, customer, sha256, size, refs, EXISTS (
+            SELECT 1 FROM failures
+            WHERE failures.customer = blobs.customer AND failures.blob = blobs.key
+        )
+        FROM blobs WHERE verified_ms < :before_ms ORDER BY verified_ms, key LIMIT :limit
         """,
         {"before_ms": before_ms, "limit": limit},
     )
-    return [Blob(*row) for row in rows]
+    return [_blob(row) for row in rows]
+
+
+async def rotten_blobs(
+    db: Database, *, before_ms: int, limit: int
+) -> list[Blob]:  # every customer: as `blobs_to_verify`
+    """Those of them that were rotten then, longest ago first."""
+    rows = await db.scan(
+        """
+        SELECT key, blobs.customer, sha256, size, refs, TRUE
+        FROM (SELECT DISTINCT blob FROM failures) AS waiting CROSS JOIN blobs
+        WHERE key = blob AND verified_ms < :before_ms ORDER BY verified_ms, key LIMIT :limit
+        """,
+        {"before_ms": before_ms, "limit": limit},
+    )
+    return [_blob(row) for row in rows]
+
+
+def _blob(row: Row) -> Blob:
+    key, customer, sha256, size, refs, rotten = row
+    return Blob(key, customer, sha256, size, refs, bool(rotten))
 
 
 async def blobs_before(
@@ -242,6 +269,57 @@ async def retire_blob(tx: Connection, key: str, *, customer: str) -> bool:
         {"key": key, "customer": customer},
     )
     return bool(retired)
+
+
+async def share_again(tx: Connection, key: str, *, customer: str) -> bool:
+    """Let new objects share a retired blob; False where they share another one of the same bytes.
+
+    To be the transaction's first statement: uploads wait for it.
+    """
+    if tx.engine == "postgresql":  # on SQLite there is one writer at a time as it is
+        await tx.run("LOCK TABLE blobs IN SHARE ROW EXCLUSIVE MODE")
+    shared = await tx.run(
+        """
+        UPDATE blobs SET edition = '' WHERE key = :key AND customer = :customer AND NOT EXISTS (
+            SELECT 1 FROM blobs AS other
+            WHERE other.customer = :customer AND other.sha256 = blobs.sha256 AND other.edition = ''
+        )
+        """,
+        {"key": key, "customer": customer},
+    )
+    return bool(shared)
+
+
+# ---- failures -------------------------------------------------------------------------------
+
+
+async def add_failures(tx: Connection, ids: Sequence[str], blob: str, *, customer: str) -> None:
+    """These objects are FAILED, or will be when they are taken back, until the bytes return."""
+    await tx.many(
+        """
+        INSERT INTO failures (object_id, customer, blob) VALUES (:object_id, :customer, :blob)
+        ON CONFLICT (object_id) DO NOTHING
+        """,
+        [{"object_id": each, "customer": customer, "blob": blob} for each in ids],
+    )
+
+
+async def failures_of_blob(db: Database, blob: str, *, customer: str) -> list[str]:
+    """Ids of the objects that wait for a blob's bytes."""
+    rows = await db.all(
+        "SELECT object_id FROM failures WHERE customer = :customer AND blob = :blob",
+        {"customer": customer, "blob": blob},
+    )
+    return [row[0] for row in rows]
+
+
+async def forget_failures(tx: Connection, ids: Sequence[str], *, customer: str) -> None:
+    """These objects wait for no bytes any more."""
+    wanted = one_of("object_id", "object", ids)
+    await tx.run(
+        f"DELETE FROM failures WHERE {wanted.sql} AND customer = :customer",
+        {**wanted.params, "customer": customer},
+    )
 
 
 # ---- usage ----------------------------------------------------------------------------------

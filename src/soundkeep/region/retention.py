@@ -217,6 +217,7 @@ async def purge(
         less = Usage(-len(gone), -sum(each.size for each in gone))
         await ledger.add_usage(tx, less, customer=claims.customer)
         await ledger.forget_repeats(tx, [each.id for each in gone], customer=claims.customer)
+        await ledger.forget_failures(tx, [each.id for each in gone], customer=claims.customer)
         deeds = [_moved(claims, each, State.DELETED, at_ms) for each in gone]
         await audit.append(tx, deeds, entropy=region.entropy)
     return len(gone)

@@ -300,24 +300,43 @@ async def _locked(
     return [_readable(row) for row in rows]
 
 
-async def ids_of_blob(db: Database, blob: str, *, customer: str, state: State) -> list[str]:
-    """The objects in this state that hold a blob: all of the customer's rows are looked at."""
+async def ids_of_blob(
+    db: Database, blob: str, *, customer: str, states: Collection[State]
+) -> list[str]:
+    """The objects in these states that hold a blob: all of the customer's rows are looked at."""
+    within_states = one_of("state", "state", states)
     rows = await db.scan(
-        """
-        SELECT id FROM objects WHERE customer = :customer AND state = :state AND blob = :blob
+        f"""
+        SELECT id FROM objects WHERE customer = :customer AND {within_states.sql} AND blob = :blob
         """,
-        {"customer": customer, "state": state, "blob": blob},
+        {**within_states.params, "customer": customer, "blob": blob},
     )
     return [row[0] for row in rows]
 
 
 async def move_objects(
     tx: Connection, ids: Sequence[str], before: State, after: State, *, customer: str, at_ms: int
-) -> list[Readable]:
-    """Put objects from one state into another: those that were in it, as they were."""
-    found = await _locked(tx, ids, customer=customer, reach=_EVERYTHING, states={before})
-    await _move(tx, [each.id for each in found], after, customer=customer, at_ms=at_ms)
-    return found
+) -> tuple[list[Readable], list[str]]:
+    """Put objects from one state into another: those that were in it, as they were.
+
+    And the ids of those that were deleted in it: when they are taken back, they are in the other.
+    """
+    found = await _locked(
+        tx, ids, customer=customer, reach=_EVERYTHING, states={before, State.REVOKED}
+    )
+    there = [each for each in found if each.state is before]
+    await _move(tx, [each.id for each in there], after, customer=customer, at_ms=at_ms)
+    deleted = [each.id for each in found if each.state is State.REVOKED]
+    wanted = one_of("object_id", "object", deleted)
+    rows = await tx.all(
+        f"""
+        UPDATE revocations SET state = :after
+        WHERE {wanted.sql} AND customer = :customer AND state = :before
+        RETURNING object_id
+        """,
+        {**wanted.params, "customer": customer, "before": before, "after": after},
+    )
+    return there, [row[0] for row in rows]
 
 
 async def _move(
