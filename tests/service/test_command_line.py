@@ -284,6 +284,33 @@ def test_doctor_finds_a_secret_key_that_is_not_the_right_one(demo):
     assert "put back the key that this installation was made with" in found.stdout
 
 
+def test_doctor_opens_the_keys_of_presigned_links_in_each_region(demo):
+    with serving(demo.config) as service, service.as_app(demo.edit) as client:
+        for region in ("us-east", "uk"):
+            (made, *_) = client.get(f"/storage/{region}/v3/objects?limit=1").json()["content"]
+            path = f"/storage/{region}/v3/objects/{made['id']}/content"
+            assert client.get(path, params={"presignUrl": "true"}).status_code == 200
+    right = soundkeep("doctor", "--config", demo.config)
+    (demo.folder / "secret.key").write_bytes(Fernet.generate_key())
+    wrong = soundkeep("doctor", "--config", demo.config)
+
+    assert (right.returncode, wrong.returncode) == (0, 1)
+    for region in ("us-east", "uk"):
+        assert f"ok    link keys       {region}: 1, the secret key opens them\n" in right.stdout
+        (line,) = [
+            each for each in wrong.stdout.splitlines() if f"link keys       {region}" in each
+        ]
+        assert line.startswith("AMISS ")
+        assert line.endswith("put back the key that this installation was made with.")
+    assert "ok    recordings      us-east: 64, 0 without bytes" in wrong.stdout
+
+
+def test_doctor_says_that_there_are_no_keys_of_links_yet(demo):
+    found = soundkeep("doctor", "--config", demo.config)
+
+    assert "ok    link keys       us-east: none yet\n" in found.stdout
+
+
 def test_metrics_are_summed_over_the_workers_of_a_new_demo(tmp_path):
     port = free_port()
     process = subprocess.Popen(

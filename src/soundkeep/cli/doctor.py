@@ -77,6 +77,7 @@ async def _findings(settings: Settings, *, verify: bool) -> AsyncIterator[tuple[
     for name in settings.regions:
         region = await server.open_region(settings, name)
         try:
+            yield await _link_keys(region)
             await region.blobs.check()
             total, lost = await retention.survey(region)
             advice = "".join(f" {each}" for each in lost[:10])
@@ -128,6 +129,17 @@ async def _signing_keys(identity: Identity) -> tuple[bool, str]:
     except Tampered as error:
         return False, f"signing keys    {error.message}"
     return True, "signing keys    the secret key opens them"
+
+
+async def _link_keys(region: Region) -> tuple[bool, str]:
+    from soundkeep.foundation.errors import Tampered
+
+    try:
+        count = await region.link_keys.check()
+    except Tampered as error:
+        return False, f"link keys       {region.name}: {error.message}"
+    what = f"{count}, the secret key opens them" if count else "none yet"
+    return True, f"link keys       {region.name}: {what}"
 
 
 def _secret_key(file: Path) -> tuple[bool, str]:

@@ -82,6 +82,10 @@ class LinkKeys:
             return None
         return found
 
+    async def check(self) -> int:
+        """How many keys there are; Tampered where the secret key does not open one of them."""
+        return len([self._opened(*row) for row in await linkstore.every_key(self._db)])
+
     async def forget(self) -> None:
         """Drop the keys whose links are all over."""
         before_ms = self._clock() - _VERIFIES_MS

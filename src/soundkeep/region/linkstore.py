@@ -211,6 +211,14 @@ async def key_by_id(
     return None if row is None else (row[0], row[1], row[2])
 
 
+async def every_key(
+    db: Database,
+) -> list[tuple[str, str, int]]:  # every customer: the region's own
+    """(kid, sealed, created_ms) of all keys, the oldest first."""
+    rows = await db.all("SELECT kid, sealed, created_ms FROM link_keys ORDER BY created_ms, kid")
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
 async def add_key(
     tx: Connection, *, kid: str, sealed: str, created_ms: int
 ) -> None:  # every customer: the region's own
