@@ -313,6 +313,65 @@ async def test_a_link_gives_the_bytes_and_their_ranges_to_whoever_has_it(blobs):
     assert s3_servers.SECRET not in url
 
 
+@pytest.fixture(params=["seaweedfs", "rclone"])
+async def linking(request, anyio_backend):
+    """Stores that check signatures."""
+    blobs = opened(request.getfixturevalue(request.param).bucket())
+    yield blobs
+    await blobs.close()
+
+
+async def test_a_link_opens_one_object_and_only_as_it_was_made(linking):
+    keys = [await keep(linking, b"0123456789") for _ in range(2)]
+    url = await linking.link(keys[0], seconds=60)
+    day = parse_qs(urlsplit(url).query)["X-Amz-Date"][0]
+    forged = {
+        "signature": url[:-1] + ("0" if url[-1] != "0" else "1"),
+        "object": url.replace(*keys),
+        "seconds": url.replace("X-Amz-Expires=60", "X-Amz-Expires=600"),
+        "day": url.replace(day, f"{int(day[:4]) + 1}{day[4:]}"),
+        "more": f"{url}&response-content-type=text/html",
+    }
+    async with httpx2.AsyncClient() as client:
+        whole = await client.get(url)
+        part = await client.get(url, headers={"range": "bytes=2-4"})
+        refused = {what: (await client.get(forged[what])).status_code for what in forged}
+        others = [await client.request(method, url) for method in ("HEAD", "PUT", "DELETE")]
+        unsigned = await client.get(url.partition("?")[0])
+        still = await client.get(url)
+
+    assert (whole.status_code, whole.content) == (200, b"0123456789")
+    assert (part.status_code, part.content) == (206, b"234")
+    assert refused == dict.fromkeys(forged, 403)
+    assert [each.status_code for each in others] == [403] * 3
+    assert unsigned.status_code in (400, 403)
+    assert still.content == b"0123456789"
+
+
+async def test_a_link_ends_when_it_says(linking):
+    key = await keep(linking, b"sound")
+    short, long = [await linking.link(key, seconds=seconds) for seconds in (1, 60)]
+    await asyncio.sleep(2.1)
+    async with httpx2.AsyncClient() as client:
+        late, good = await client.get(short), await client.get(long)
+
+    assert late.status_code in (400, 403)  # rclone says 400
+    assert b"AccessDenied" in late.content
+    assert (good.status_code, good.content) == (200, b"sound")
+
+
+@pytest.mark.parametrize("size", [40, 9 * MIB])
+async def test_what_a_link_gives_is_never_shown_as_a_page(seaweedfs, size):
+    """A store that is not told guesses from the bytes."""
+    blobs = opened(seaweedfs.bucket())
+    key = await keep(blobs, b"<html><script>alert(1)</script>".ljust(size))
+    answer = httpx2.get(await blobs.link(key, seconds=60))
+
+    assert len(answer.content) == size
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"] == "attachment"
+
+
 @pytest.mark.parametrize(
     ("facts", "begins"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -9,12 +10,15 @@ import os
 import subprocess
 import sys
 import zipfile
+from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 from blob_stores import HOUR, arrive, new_key, now_ms
 from region_world import BASE, MIB, OBJECTS, fault, names, opened
 
 from s3_servers import BUCKET
+from soundkeep.foundation.claims import Access
 from soundkeep.region import integrity, retention
 
 SIZE = 9 * MIB
@@ -153,6 +157,66 @@ async def test_a_sweep_removes_what_no_row_names_and_spares_what_is_young(remote
         found.append((await retention.at_start(remote.region), sorted(remote.objects())))
 
     assert found == [((0, 0), both), ((0, 0), both), ((0, 1), [f"kept/{kept['id']}"])]
+
+
+# ---- links of the store's own
+
+
+async def direct(client, made: dict, **params) -> tuple[str, int]:
+    """Such a link, and for how many seconds it is good."""
+    params = {"presignUrl": "true", "direct": "true", **params}
+    answer = await client.get(f"{OBJECTS}/{made['id']}/content", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["url"], answer.json()["expiresIn"]
+
+
+async def test_a_direct_link_gives_the_bytes_from_the_store(remote):
+    content = os.urandom(SIZE)
+    made = await remote.uploaded(content)
+    url, seconds = await direct(remote.client(access=Access.DOWNLOAD), made)
+    async with httpx2.AsyncClient() as anybody:
+        whole = await anybody.get(url)
+        part = await anybody.get(url, headers={"range": f"bytes={MIB}-{8 * MIB}"})
+        forged = await anybody.get(url[:-1] + ("0" if url[-1] != "0" else "1"))
+
+    assert url.partition("?")[0].endswith(f"/{BUCKET}/{remote.prefix}/kept/{made['id']}")
+    assert seconds == 1800
+    assert (whole.status_code, whole.content) == (200, content)
+    assert (part.status_code, part.content) == (206, content[MIB : 8 * MIB + 1])
+    assert forged.status_code == 403
+
+
+async def test_a_direct_link_to_shared_bytes_gives_them(remote):
+    made = [await remote.uploaded(b"sound") for _ in range(2)]
+    urls = [(await direct(remote.client(), each))[0] for each in made]
+    async with httpx2.AsyncClient() as anybody:
+        contents = [(await anybody.get(each)).content for each in urls]
+
+    assert contents == [b"sound"] * 2
+
+
+async def test_a_direct_link_ends_when_it_says(remote):
+    made, client = await remote.uploaded(b"sound"), remote.client()
+    links = [await direct(client, made, expiresIn=seconds) for seconds in (1, 60)]
+    await asyncio.sleep(2.1)
+    async with httpx2.AsyncClient() as anybody:
+        late, good = [await anybody.get(url) for url, _ in links]
+
+    assert [seconds for _, seconds in links] == [1, 60]
+    assert (late.status_code, good.status_code, good.content) == (403, 200, b"sound")
+
+
+@pytest.mark.parametrize(("asked", "until", "given"), [(604_800, None, 604_800), (600, 60, 60)])
+async def test_a_direct_link_is_good_for_as_long_as_its_maker_may_say(remote, asked, until, given):
+    made = await remote.uploaded(b"sound")
+    end = None if until is None else remote.clock() // 1000 + until
+    url, seconds = await direct(remote.client(until=end), made, expiresIn=asked)
+    async with httpx2.AsyncClient() as anybody:
+        answer = await anybody.get(url)
+
+    assert seconds == given
+    assert parse_qs(urlsplit(url).query)["X-Amz-Expires"] == [str(given)]
+    assert answer.content == b"sound"
 
 
 # ---- memory

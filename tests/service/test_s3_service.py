@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
+import httpx2
 import pytest
 
 import s3_servers
@@ -52,6 +54,38 @@ def test_what_is_uploaded_survives_a_kill_and_a_restart(demo, in_s3):
     assert (part.status_code, part.content) == (206, content[1_000_000:8_000_001])
     assert code == 0
     assert s3_servers.SECRET not in service.errors.read_text()
+
+
+def test_a_direct_link_is_the_stores_own_and_a_folder_has_none(demo, in_s3):
+    """The recordings of the other region are files."""
+    content = os.urandom(1_000_000)
+    parts = {
+        "metadata": (None, json.dumps({"type": "callrecording"})),
+        "content": ("call.mp3", content, "audio/mpeg"),
+    }
+    wish = {"presignUrl": "true", "direct": "true"}
+    with serving(demo.config, env=in_s3()) as service, service.as_app(demo.edit) as client:
+        kept = client.post(OBJECTS, files=parts).json()
+        where = f"{OBJECTS}/{kept['id']}/content"
+        short = client.get(where, params={**wish, "expiresIn": 1}).json()
+        link = client.get(where, params={**wish, "expiresIn": 600}).json()
+        others = client.get("/storage/uk/v3/objects?limit=1").json()["content"]
+        refused = client.get(f"/storage/uk/v3/objects/{others[0]['id']}/content", params=wish)
+    url = link["url"]
+    whole = httpx2.get(url)
+    part = httpx2.get(url, headers={"range": "bytes=1000-1999"})
+    forged = httpx2.get(url[:-1] + ("0" if url[-1] != "0" else "1"))
+    time.sleep(2.1)
+    late = httpx2.get(short["url"])
+
+    assert (short["expiresIn"], link["expiresIn"]) == (1, 600)
+    assert (whole.status_code, whole.content) == (200, content)
+    assert (part.status_code, part.content) == (206, content[1000:2000])
+    assert (forged.status_code, late.status_code) == (403, 403)
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["field"] == "direct"
+    assert "keeps its recordings in files" in refused.json()["detail"]
+    assert "X-Amz-Signature" not in service.errors.read_text()
 
 
 @pytest.mark.parametrize(

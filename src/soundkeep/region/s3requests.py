@@ -23,7 +23,7 @@ from soundkeep.foundation.errors import SoundkeepError, StorageFull, Unavailable
 from soundkeep.region.blobs import Bucket, lost
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta, PutResult
+    from obstore import Attributes, GetOptions, ObjectMeta, PutResult
     from obstore.store import S3Config, S3Credential
 
 T = TypeVar("T")
@@ -36,6 +36,12 @@ _PAUSE_SECONDS = 0.2
 _PARTS_AT_ONCE = 2
 _LIST_SIZE = 1000
 _DELETE_SIZE = 100
+
+_OPAQUE: Attributes = {
+    "Content-Type": "application/octet-stream",
+    "Content-Disposition": "attachment",
+}
+"""For links of the store's own: left to guess, it would let a browser show what is sent as HTML."""
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
@@ -118,7 +124,9 @@ class Requests:
 
     async def put(self, path: str, chunks: Sequence[bytes | memoryview]) -> PutResult:
         """Make an object with one request."""
-        putting = obstore.put_async(self._patient, path, iter(chunks), use_multipart=False)
+        putting = obstore.put_async(
+            self._patient, path, iter(chunks), attributes=_OPAQUE, use_multipart=False
+        )
         running = asyncio.ensure_future(putting)
         try:
             return await self.told("PutObject", running)
@@ -133,6 +141,7 @@ class Requests:
             self._patient,
             path,
             chunks,
+            attributes=_OPAQUE,
             use_multipart=True,
             chunk_size=part_size,
             max_concurrency=_PARTS_AT_ONCE,
