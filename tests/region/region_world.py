@@ -246,16 +246,18 @@ class World:
         messages: Iterable[dict],
         *,
         headers: dict[str, str] | None = None,
-        extensions: dict | None = None,
+        stays: bool = False,
     ) -> list[dict]:
         """Speak ASGI by hand: what the application sends, for what the server would bring it.
 
-        After the last message the client is gone.
+        After the last message the client is gone, unless it `stays` for the answer.
         """
         waiting = [*messages, {"type": "http.disconnect"}]
         sent: list[dict] = []
 
         async def receive() -> dict:
+            if stays and len(waiting) == 1:
+                await asyncio.Event().wait()
             return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
         async def send(message: dict) -> None:
@@ -275,7 +277,6 @@ class World:
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
             "server": ("soundkeep.test", 443),
             "client": ("198.51.100.7", 40_000),
-            "extensions": extensions or {},
         }
         await self.app()(scope, receive, send)
         return sent

@@ -209,7 +209,7 @@ async def test_parts_are_sent_in_small_pieces(local):
     made = await local.uploaded(LONG)
     for header in ("bytes=1-", f"bytes=1-5,{MIB}-"):
         sent = await local.exchange(
-            "GET", f"{OBJECTS}/{made['id']}/content", [], headers={"range": header}
+            "GET", f"{OBJECTS}/{made['id']}/content", [], headers={"range": header}, stays=True
         )
 
         assert sent[0]["status"] == 206
@@ -230,19 +230,20 @@ async def test_bytes_that_cannot_be_read_are_refused_before_anything_is_sent(loc
 async def test_a_reader_that_stalls_and_leaves_lets_go_of_the_file_at_once(local, header):
     made = await local.uploaded(LONG)
     found = await content.readable(local.region, local.claims(), made["id"])
-    stalled, pieces, opened = asyncio.Event(), 0, 0
+    left, pieces, opened = asyncio.Event(), 0, 0
 
     async def receive() -> dict:
-        await stalled.wait()
+        await left.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: dict) -> None:
+        """As the server's: it waits for the client to read, or to leave."""
         nonlocal pieces, opened
         pieces += "body" in message
         if pieces == 5:
             opened = open_files(local.folder)
-            stalled.set()
-            await asyncio.Event().wait()
+            asyncio.get_running_loop().call_later(0.1, left.set)
+            await left.wait()
 
     request = asked(header)
     await download.answer(request, local.region, content.body_of(local.region, found))(
@@ -250,6 +251,7 @@ async def test_a_reader_that_stalls_and_leaves_lets_go_of_the_file_at_once(local
     )
 
     assert (opened, open_files(local.folder)) == (1, 0)
+    assert pieces < 2 * MIB // (64 * 1024)
 
 
 async def test_a_reader_that_left_is_noticed_though_nothing_waits_any_more(local):

@@ -17,6 +17,7 @@ from soundkeep.foundation.errors import Conflict, StorageFull, Unavailable
 from soundkeep.region import localblobs
 from soundkeep.region.localblobs import LocalBlobs
 
+MIB = 1024 * 1024
 KEY = "019b76da-a800-7a95-815c-651e21c61677"
 
 
@@ -37,15 +38,15 @@ def open_below(folder: Path) -> list[str]:
     return sorted(each.name for each in below if each.parent.name != "intake")
 
 
-async def test_incoming_bytes_have_a_place_once_they_are_closed(blobs):
+async def test_incoming_bytes_have_a_place_once_they_are_closed(blobs, folder):
     incoming = blobs.incoming(KEY)
     await incoming.write(b"sound")
     with pytest.raises(Unavailable):
-        blobs.file(KEY, 5)
+        blobs.look(KEY, 5)
     await incoming.close()
 
     assert await everything_unsettled(blobs) == [KEY]
-    assert blobs.file(KEY, 5).endswith(f"kept/019b76d/{KEY}")
+    assert (folder / f"kept/019b76d/{KEY}").read_bytes() == b"sound"
 
 
 async def test_closed_bytes_can_be_abandoned_too(blobs, folder):
@@ -116,20 +117,31 @@ async def test_where_room_is_short_nothing_may_begin(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 256 * 1024])
-async def test_small_bytes_at_hand_are_whole_or_none(blobs, size):
+async def test_few_bytes_at_hand_are_whole_or_none(blobs, size):
     """None where the file system cannot tell what is in memory: then they are read in a thread."""
     content = os.urandom(size)
     await arrive(blobs, content, KEY)
 
-    assert blobs.at_hand(KEY, size) in (content, None)
+    assert blobs.at_hand(KEY, size, 0, size) in (content, None)
 
 
-async def test_wrong_large_and_missing_bytes_are_never_at_hand(blobs):
+async def test_a_few_bytes_of_many_are_at_hand(blobs):
+    content = os.urandom(MIB)
+    await arrive(blobs, content, KEY)
+
+    assert blobs.at_hand(KEY, MIB, 5, 256 * 1024) in (content[5 : 256 * 1024], None)
+    assert blobs.at_hand(KEY, MIB, MIB - 9, MIB) in (content[-9:], None)
+
+
+async def test_wrong_many_and_missing_bytes_are_never_at_hand(blobs):
     await arrive(blobs, bytes(256 * 1024 + 1), KEY)
-    found = [blobs.at_hand(KEY, 256 * 1024 + change) for change in (1, 0, -1)]
+    found = [
+        blobs.at_hand(KEY, 256 * 1024 + size, 0, 256 * 1024 + end)
+        for size, end in ((1, 1), (0, 0), (2, 0))
+    ]
 
     assert found == [None, None, None]
-    assert blobs.at_hand(KEY[::-1], 0) is None
+    assert blobs.at_hand(KEY[::-1], 0, 0, 0) is None
 
 
 async def test_alien_files_among_what_comes_in_are_left_alone(blobs, folder):
@@ -168,11 +180,10 @@ async def test_a_cancelled_caller_waits_until_the_disk_is_left_alone(times):
     assert ended.is_set()
 
 
-@pytest.mark.parametrize("begin", ["read", "stage"])
 async def test_a_caller_that_is_cancelled_while_a_file_is_opened_leaves_none_open(
-    blobs, folder, monkeypatch, begin
+    blobs, folder, monkeypatch
 ):
-    """Of a resumable upload it would keep the lock, too."""
+    """It would keep the resumable upload's lock, too."""
     await arrive(blobs, b"sound", KEY)
     original = os.open
 
@@ -180,14 +191,8 @@ async def test_a_caller_that_is_cancelled_while_a_file_is_opened_leaves_none_ope
         time.sleep(0.05)
         return original(*arguments, **more)
 
-    async def work() -> None:
-        if begin == "read":
-            await read(blobs, KEY, 0, 5)
-        else:
-            await blobs.stage(KEY, at=0)
-
     monkeypatch.setattr(localblobs.os, "open", slow)
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(blobs.stage(KEY, at=0))
     await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -9,7 +9,6 @@ import uuid
 import zlib
 from contextlib import aclosing, suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 from blob_stores import HOUR, NO_KEYS, arrive, keep, new_key, now_ms, read
@@ -34,10 +33,6 @@ def digests_of(content: bytes) -> Digests:
         hashlib.sha256(content).hexdigest(),
         zlib.crc32(content),
     )
-
-
-def file_content(path: str | None) -> bytes | None:
-    return None if path is None else Path(path).read_bytes()
 
 
 # ---- in and out
@@ -223,11 +218,12 @@ async def test_two_readers_do_not_disturb_each_other(blobs):
     assert found == [content, content[100 : 2 * MIB]]
 
 
-async def test_bytes_in_a_file_or_in_memory_are_the_right_ones(blobs):
+async def test_bytes_at_hand_are_the_right_ones(blobs):
     key = await keep(blobs, b"sound")
 
-    assert file_content(blobs.file(key, 5)) in (None, b"sound")
-    assert blobs.at_hand(key, 5) in (None, b"sound")
+    blobs.look(key, 5)
+    assert blobs.at_hand(key, 5, 0, 5) in (None, b"sound")
+    assert blobs.at_hand(key, 5, 1, 3) in (None, b"ou")
 
 
 # ---- leftovers
@@ -366,8 +362,8 @@ async def test_what_is_no_key_becomes_no_path(store, blobs):
     for key in NO_KEYS:
         for step in (
             blobs.incoming,
-            partial(blobs.file, size=0),
-            partial(blobs.at_hand, size=0),
+            partial(blobs.look, size=0),
+            partial(blobs.at_hand, size=0, start=0, end=0),
         ):
             with pytest.raises(ValueError):
                 step(key)

@@ -22,8 +22,8 @@ METADATA = '{"type": "callrecording", "tags": [{"key": "branchId", "value": "sit
 MIB = 1024 * 1024
 SIZE = 64 * MIB
 READERS = 50
-MOST = 128 * MIB
-"""A piece read and some more waiting to be sent: 2 MiB for each reader, not the 64 it asked for."""
+MOST = 40 * MIB
+"""The first sixteen of each worker are handed large pieces, the others small ones."""
 
 
 def processes(service: Service) -> list[Path]:

@@ -101,9 +101,9 @@ async def _pieces(region: Region, job: Job, start: int, end: int) -> AsyncGenera
 
 def _small(region: Region, job: Job, stretch: Stretch) -> bytes | asyncio.Task[bytes]:
     member = stretch.member
-    at_hand = region.blobs.at_hand(member.blob, member.size)
+    at_hand = region.blobs.at_hand(member.blob, member.size, stretch.start, stretch.end)
     if at_hand is not None:
-        return at_hand[stretch.start : stretch.end]
+        return at_hand
 
     async def whole() -> bytes:
         async with aclosing(_member(region, job, stretch)) as content:
@@ -115,7 +115,7 @@ def _small(region: Region, job: Job, stretch: Stretch) -> bytes | asyncio.Task[b
 async def _member(region: Region, job: Job, stretch: Stretch) -> AsyncGenerator[bytes, None]:
     """A member's bytes; where they are lost, that is put on record before the sending is cut."""
     try:
-        region.blobs.file(stretch.member.blob, stretch.member.size)
+        region.blobs.look(stretch.member.blob, stretch.member.size)
         read = await region.blobs.read(stretch.member.blob, stretch.start, stretch.end)
         async with aclosing(read) as pieces:
             async for piece in pieces:

@@ -101,11 +101,11 @@ class Blobs(Protocol):
     async def size(self, key: str) -> int | None:
         """How many bytes there are; None where there is no such blob."""
 
-    def file(self, key: str, size: int) -> str | None:
-        """The path of a blob that is a file; Unavailable where it is missing or cut short."""
+    def look(self, key: str, size: int) -> None:
+        """Unavailable where a blob is missing or cut short, as far as that takes no waiting."""
 
-    def at_hand(self, key: str, size: int) -> bytes | None:
-        """All bytes of a small blob that are in memory; else None, without waiting."""
+    def at_hand(self, key: str, size: int, start: int, end: int) -> bytes | None:
+        """A few of a blob's bytes, if all are in memory; else None, without waiting."""
 
     async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
         """The bytes from `start` up to and without `end`; Unavailable before the first, if ever."""

@@ -17,9 +17,9 @@ from soundkeep.region.plane import Region, must_live_here
 class Body:
     """Bytes that may be sent, whole or in part, and what to say of them.
 
-    `read` gives those from one place up to another, `file` the path of the whole where it is a
-    file, `at_hand` the whole where that takes no waiting; the last two raise or give None before
-    anything is sent. `sha256` is hex, or empty where it is not known.
+    `read` gives those from one place up to another; `at_hand` does so at once, or gives None where
+    they are many or would have to be waited for; `look` raises where they are not there. `sha256`
+    is hex, or empty where it is not known.
     """
 
     id: str
@@ -29,8 +29,8 @@ class Body:
     etag: str
     modified_ms: int
     read: Callable[[int, int], Awaitable[AsyncGenerator[bytes, None]]]
-    file: Callable[[], str | None] = lambda: None
-    at_hand: Callable[[], bytes | None] = lambda: None
+    at_hand: Callable[[int, int], bytes | None] = lambda _start, _end: None
+    look: Callable[[], None] = lambda: None
     sha256: str = ""
 
 
@@ -44,8 +44,8 @@ def body_of(region: Region, found: Readable) -> Body:
         etag=f'"{found.sha256}"',
         modified_ms=found.updated_ms,
         read=partial(region.blobs.read, found.blob),
-        file=partial(region.blobs.file, found.blob, found.size),
         at_hand=partial(region.blobs.at_hand, found.blob, found.size),
+        look=partial(region.blobs.look, found.blob, found.size),
         sha256=found.sha256,
     )
 

@@ -29,13 +29,11 @@ from soundkeep.foundation.waiting import to_the_end
 from soundkeep.region.blobs import Piece, Sums, checked, is_key, lost
 from soundkeep.region.intake import Journal, Left, Small, sync_files, sync_folder
 from soundkeep.region.model import Digests
+from soundkeep.region.pace import Pace
 
 T = TypeVar("T")
 
 log = structlog.get_logger("blobs")
-
-_READ_SIZE = 128 * 1024
-"""What a reader holds in memory when it stalls."""
 
 _FLUSH_SIZE = 1024 * 1024
 _HASH_SIZE = 32 * 1024 * 1024
@@ -56,12 +54,13 @@ class LocalBlobs:
 
     shared = False
 
-    def __init__(self, root: Path, *, min_free_bytes: int) -> None:
+    def __init__(self, root: Path, *, min_free_bytes: int, pace: Pace | None = None) -> None:
         self._incoming = root / "incoming"
         self._kept = root / "kept"
         self._staged = root / "staged"
         self._intake = root / "intake"
         self._min_free_bytes = min_free_bytes
+        self._pace = pace or Pace()
         self._synced: set[Path] = set()
         self._small = Batches[_Incoming]()
         self._journal: Journal | None = None
@@ -134,25 +133,23 @@ class LocalBlobs:
         """How many bytes there are; None where there is no such blob."""
         return self._size(self._path(key))
 
-    def file(self, key: str, size: int) -> str:
-        """The file of a blob; Unavailable where it is missing or cut short."""
-        path = self._path(key)
-        if self._size(path) != size:
+    def look(self, key: str, size: int) -> None:
+        """Unavailable where the file of a blob is missing or cut short."""
+        if self._size(self._path(key)) != size:
             raise lost(key)
-        return path
 
-    def at_hand(self, key: str, size: int) -> bytes | None:
-        """All bytes of a small object that the system has in memory; else None, without waiting."""
-        if size > _SMALL or _NO_WAIT is None:
+    def at_hand(self, key: str, size: int, start: int, end: int) -> bytes | None:
+        """Few bytes that the system has in memory; else None, without waiting."""
+        if end - start > _SMALL or _NO_WAIT is None:
             return None
-        buffer = bytearray(size)
         try:
             file = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            found = os.preadv(file, [buffer], 0, _NO_WAIT) if size else 0
-            return bytes(buffer) if found == size == os.fstat(file).st_size else None
+            found = _in_memory(file, end - start, start) if start < end else b""
+            whole = len(found) == end - start and os.fstat(file).st_size == size
+            return found if whole else None
         except OSError:
             return None
         finally:
@@ -164,7 +161,7 @@ class LocalBlobs:
         found = self._size(path)
         if found is None or found < end:
             raise lost(key)
-        return _pieces(path, key, start, end)
+        return _pieces(path, key, start, end, self._pace)
 
     async def link(self, key: str, *, seconds: int) -> str | None:
         """Files have no address of their own."""
@@ -502,11 +499,14 @@ class _Staging(_Writing):
             os.close(file)
 
 
-async def _pieces(path: str, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:
-    file = await _opened(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+async def _pieces(
+    path: str, key: str, start: int, end: int, pace: Pace
+) -> AsyncGenerator[bytes, None]:
+    with _translated():
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         while start < end:
-            at, length = start, min(_READ_SIZE, end - start)
+            at, length = start, min(pace.size, end - start)
             piece = _in_memory(file, length, at) or await _in_thread(
                 lambda: os.pread(file, length, at)  # noqa: B023  awaited at once
             )

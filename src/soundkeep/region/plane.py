@@ -22,6 +22,7 @@ from soundkeep.region.blobs import Blobs, Bucket
 from soundkeep.region.linkkeys import LinkKeys
 from soundkeep.region.localblobs import LocalBlobs
 from soundkeep.region.model import Arrival, Quotas, Use
+from soundkeep.region.pace import Pace
 from soundkeep.region.walks import Walks
 
 _NO_QUOTAS = Quotas()
@@ -63,6 +64,7 @@ class Region:
     limits: Limits
     link_keys: LinkKeys
     base_url: str
+    pace: Pace = field(default_factory=Pace)
     arrivals: Batches[Arrival] = field(default_factory=Batches)
     uses: Batches[Use] = field(default_factory=Batches)
     chores: set[asyncio.Task[None]] = field(default_factory=set)
@@ -114,7 +116,8 @@ async def open_region(
         places = await walks.open_walks(db, database)
         if places.db is not db:
             stack.push_async_callback(places.db.close)
-        kept = _open_blobs(blobs, entropy=entropy, min_free_bytes=limits.min_free_bytes)
+        pace = Pace()
+        kept = _open_blobs(blobs, entropy=entropy, min_free_bytes=limits.min_free_bytes, pace=pace)
         stack.pop_all()
     return Region(
         name=name,
@@ -126,15 +129,18 @@ async def open_region(
         limits=limits,
         link_keys=LinkKeys(db, vault, clock=clock, entropy=entropy),
         base_url=base_url,
+        pace=pace,
     )
 
 
-def _open_blobs(place: Path | Bucket, *, entropy: Entropy, min_free_bytes: int) -> Blobs:
+def _open_blobs(
+    place: Path | Bucket, *, entropy: Entropy, min_free_bytes: int, pace: Pace
+) -> Blobs:
     if isinstance(place, Bucket):
         from soundkeep.region.s3blobs import S3Blobs  # noqa: PLC0415  only who uses it loads it
 
         return S3Blobs(place, entropy=entropy)
-    return LocalBlobs(place, min_free_bytes=min_free_bytes)
+    return LocalBlobs(place, min_free_bytes=min_free_bytes, pace=pace)
 
 
 def must_live_here(region: Region, claims: Claims) -> None:

@@ -91,14 +91,14 @@ class S3Blobs:
         """How many bytes there are; None where there is no such blob."""
         return await self._requests.size(self._kept(key))
 
-    def file(self, key: str, size: int) -> None:
-        """Objects are no files."""
+    def look(self, key: str, size: int) -> None:
+        """A look would have to wait."""
         del size
         checked(key)
 
-    def at_hand(self, key: str, size: int) -> None:
+    def at_hand(self, key: str, size: int, start: int, end: int) -> None:
         """No bytes are in memory."""
-        del size
+        del size, start, end
         checked(key)
 
     async def read(self, key: str, start: int, end: int) -> AsyncGenerator[bytes, None]:

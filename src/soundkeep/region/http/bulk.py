@@ -65,7 +65,7 @@ async def statuses(_: Request, region: Region, claims: Claims) -> Response:
             lead = b","
         yield b"[]" if lead == b"[" else b"]"
 
-    return _json(pieces())
+    return _json(region, pieces())
 
 
 async def status(request: Request, region: Region, claims: Claims) -> Response:
@@ -75,7 +75,7 @@ async def status(request: Request, region: Region, claims: Claims) -> Response:
     if presigned.is_wanted(request) and bulk.is_ready(job):
         link = await presigned.make(request, region, claims, Opens.ARCHIVE, job.id)
         more = {"url": link.url, "expiresIn": link.seconds}
-    return _json(_status(region, job, more))
+    return _json(region, _status(region, job, more))
 
 
 async def bytes_of(request: Request, region: Region, claims: Claims) -> Response:
@@ -115,9 +115,9 @@ async def _status(region: Region, job: Job, more: dict[str, object]) -> AsyncGen
     yield b"]" + (b"," + msgspec.json.encode(more)[1:] if more else b"}")
 
 
-def _json(pieces: AsyncGenerator[bytes, None]) -> Response:
+def _json(region: Region, pieces: AsyncGenerator[bytes, None]) -> Response:
     headers = {"content-type": "application/json", "cache-control": "no-store"}
-    return Streamed(pieces, 200, headers)
+    return Streamed(region, pieces, 200, headers)
 
 
 # ---- deletion -------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from urllib.parse import quote
 
@@ -23,9 +23,11 @@ from soundkeep.region.http.guard import flag
 from soundkeep.region.plane import Region
 
 _NOT_PLAIN = re.compile(r'[^\x20-\x7e]|["\\]')
-_SEND_SIZE = 64 * 1024
-"""Small, since the server holds several pieces for a reader that is slower than we are."""
+_BREATH = 1024 * 1024
+"""After so many bytes others have their turn: reading and sending may both take no waiting."""
 
+_BODY = "http.response.body"
+_UNTOLD = -1
 _BOUNDARY_BYTES = 16
 
 
@@ -47,41 +49,33 @@ def answer(request: Request, region: Region, body: Body) -> Response:
         return Response(status_code=304, headers=headers)
     headers |= _description(body, inline=inline)
     if request.method == "HEAD":  # ranges are defined for GET only (RFC 9110 §14.2)
-        body.file()
+        body.look()
         return Response(None, 200, {**headers, "content-length": str(body.size)})
     parts = conditional.ranges(asked, current, body.size)
     if parts is None:
-        return _whole(request, body, headers)
-    body.file()
+        return _slice(region, body, 200, headers, Slice(0, body.size))
     if len(parts) == 1:
-        return _range(body, headers, parts[0])
+        headers["content-range"] = _content_range(parts[0], body)
+        return _slice(region, body, 206, headers, parts[0])
     return _ranges(region, body, headers, parts)
 
 
-def _whole(request: Request, body: Body, headers: Mapping[str, str]) -> Response:
-    at_hand = body.at_hand()
+def _slice(
+    region: Region, body: Body, status: int, headers: Mapping[str, str], part: Slice
+) -> Response:
+    at_hand = body.at_hand(part.start, part.end)
     if at_hand is not None:
-        return Response(at_hand, 200, headers)
-    headers = {**headers, "content-length": str(body.size)}
-    file = body.file()
-    if file is not None and "http.response.pathsend" in request.scope.get("extensions", {}):
-        return _File(file, headers)
-    return Streamed(_pieces(body, [(b"", Slice(0, body.size))]), 200, headers)
-
-
-def _range(body: Body, headers: Mapping[str, str], part: Slice) -> Response:
-    headers = {
-        **headers,
-        "content-length": str(part.end - part.start),
-        "content-range": _content_range(part, body),
-    }
-    return Streamed(_pieces(body, [(b"", part)]), 206, headers)
+        return Response(at_hand, status, headers)
+    body.look()
+    headers = {**headers, "content-length": str(part.end - part.start)}
+    return Streamed(region, _pieces(body, [(b"", part)]), status, headers)
 
 
 def _ranges(
     region: Region, body: Body, headers: Mapping[str, str], parts: Sequence[Slice]
 ) -> Response:
     """Several ranges as `multipart/byteranges` (RFC 9110 §14.6)."""
+    body.look()
     boundary = region.entropy(_BOUNDARY_BYTES).hex()
     headed = [(_part_head(boundary, part, body), part) for part in parts]
     tail = f"\r\n--{boundary}--\r\n".encode()
@@ -91,7 +85,7 @@ def _ranges(
         "content-length": str(length),
         "content-type": f"multipart/byteranges; boundary={boundary}",
     }
-    return Streamed(_pieces(body, headed, tail), 206, headers)
+    return Streamed(region, _pieces(body, headed, tail), 206, headers)
 
 
 def _part_head(boundary: str, part: Slice, body: Body) -> bytes:
@@ -112,55 +106,91 @@ def _content_range(part: Slice, body: Body) -> str:
 async def _pieces(
     body: Body, parts: Sequence[tuple[bytes, Slice]], tail: bytes = b""
 ) -> AsyncGenerator[bytes, None]:
-    """Each part's head and bytes, then the tail, in pieces of 64 KiB at most."""
+    """Each part's head and bytes, then the tail."""
     for head, part in parts:
         slices = await body.read(part.start, part.end)
         async with aclosing(slices):
             if head:
                 yield head
             async for piece in slices:
-                for at in range(0, len(piece), _SEND_SIZE):
-                    yield piece[at : at + _SEND_SIZE]
-                await asyncio.sleep(0)  # reading from memory and sending may both take no waiting
+                yield piece
     if tail:
         yield tail
 
 
 class Streamed(StreamingResponse):
-    """Pieces, sent no faster than the client takes them, and let go as soon as it leaves.
+    """Pieces, sent no faster than the client takes them, and let go soon after it left.
 
     The first is there before anything is sent, so that a store that fails is still told of.
     """
 
     def __init__(
-        self, pieces: AsyncGenerator[bytes, None], status: int, headers: Mapping[str, str]
+        self,
+        region: Region,
+        pieces: AsyncGenerator[bytes, None],
+        status: int,
+        headers: Mapping[str, str],
     ) -> None:
         super().__init__(pieces, status, headers)
         self._pieces = pieces
-
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(self._pieces) as pieces:
-            piece = await anext(pieces, b"")
-            start = {"status": self.status_code, "headers": self.raw_headers}
-            await send({"type": "http.response.start", **start})
-            while piece:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await anext(pieces, b"")
-            await send({"type": "http.response.body", "body": b""})
-
-
-class _File(Response):
-    """A file that the server sends by itself (the ASGI extension `http.response.pathsend`)."""
-
-    def __init__(self, path: str, headers: Mapping[str, str]) -> None:
-        super().__init__(None, 200, headers)
-        self._path = path
+        self._pace = region.pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope, receive
-        start = {"status": self.status_code, "headers": self.raw_headers}
-        await send({"type": "http.response.start", **start})
-        await send({"type": "http.response.pathsend", "path": self._path})
+        """In place of Starlette's, which takes two tasks even for one piece."""
+        del scope
+        async with aclosing(self._pieces) as pieces, aclosing(_Client(receive)) as client:
+            first = await anext(pieces, b"")
+            start = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **start})
+            await self._send(first, pieces, client, send)
+
+    async def _send(
+        self, piece: bytes, pieces: AsyncGenerator[bytes, None], client: _Client, send: Send
+    ) -> None:
+        left = int(self.headers.get("content-length", _UNTOLD))
+        breath = _BREATH
+        while piece:
+            for part in self._parts(piece):
+                left -= len(part)
+                sending = send({"type": _BODY, "body": part, "more_body": left != 0})
+                await self._pace.hand(sending)
+            breath -= len(piece)
+            if not left or (breath <= 0 and await client.left()):
+                return
+            breath = breath if breath > 0 else _BREATH
+            piece = await anext(pieces, b"")
+        await send({"type": _BODY, "body": b""})
+
+    def _parts(self, piece: bytes) -> Iterator[bytes]:
+        at = 0
+        while at < len(piece):
+            part = piece[at : at + self._pace.size]
+            at += len(part)
+            yield part
+
+
+class _Client:
+    """Whether the client is still there, to be asked by answers that take long."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def left(self) -> bool:
+        """Known a little later than it happens; others have their turn meanwhile."""
+        if self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave())
+        await asyncio.sleep(0)
+        return self._leaving.done()
+
+    async def aclose(self) -> None:
+        """Nobody asks any more."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+
+    async def _leave(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
 
 def _description(body: Body, *, inline: bool) -> dict[str, str]:
