@@ -22,6 +22,14 @@ from soundkeep.region.localblobs import LocalBlobs
 SOUND = b"sound"
 
 
+@pytest.fixture(params=["one sync", "file by file"])
+def syncs(request, monkeypatch):
+    """Both ways to make files durable."""
+    if request.param == "file by file":
+        monkeypatch.setattr(intake, "_SYNCFS", None)
+    return request.param
+
+
 @pytest.fixture
 async def blobs(folder, anyio_backend):
     blobs = LocalBlobs(folder, min_free_bytes=0)
@@ -89,8 +97,8 @@ async def test_small_bodies_that_arrive_together_share_a_sync(blobs, monkeypatch
     assert back == contents
 
 
-async def test_a_full_journal_goes_once_its_files_are_synced(folder, monkeypatch):
-    monkeypatch.setattr(localblobs, "_JOURNAL_SIZE", 10_000)
+async def test_a_full_journal_goes_once_its_files_are_synced(folder, monkeypatch, syncs):
+    monkeypatch.setattr(intake, "_JOURNAL_SIZE", 10_000)
     blobs = LocalBlobs(folder, min_free_bytes=0)
     contents = [os.urandom(4000) for _ in range(20)]
     keys = [await keep(blobs, content) for content in contents]
@@ -113,7 +121,6 @@ async def test_what_is_deleted_does_not_linger_in_a_journal(local, folder):
     await retention.purge(local.region, local.claims(), [made["id"]])
 
     await retention.tidy(local.region)
-    await local.region.blobs.rest()  # waits for the one before
     left = b"".join(each.read_bytes() for each in folder.rglob("*") if each.is_file())
 
     assert b"a secret that was deleted" in before
@@ -130,17 +137,17 @@ async def test_bodies_that_come_while_a_journal_ends_are_durable(blobs, folder):
 
     keys = await asyncio.gather(*(one(number) for number in range(40)))
     await blobs.rest()
-    await blobs.rest()  # waits for the one before
 
     assert journals(folder) == []
     assert [await read(blobs, key, 0, len(SOUND)) for key in keys] == [SOUND] * 40
 
 
-async def test_a_journal_whose_files_cannot_be_synced_stays(folder, monkeypatch):
+async def test_a_journal_whose_files_cannot_be_synced_stays(folder, monkeypatch, syncs):
     blobs = LocalBlobs(folder, min_free_bytes=0)
     key = await keep(blobs, SOUND)
     with monkeypatch.context() as patch:
-        patch.setattr(localblobs, "sync_files", lambda _: os.close(10**6))
+        call = "sync_system" if syncs == "one sync" else "sync_files"
+        patch.setattr(localblobs, call, lambda _: os.close(10**6))
         await blobs.close()
     again = LocalBlobs(folder, min_free_bytes=0)
     found = await everything_unsettled(again)
@@ -151,14 +158,75 @@ async def test_a_journal_whose_files_cannot_be_synced_stays(folder, monkeypatch)
     assert journals(folder) == []
 
 
-async def test_files_that_are_gone_hold_up_no_journal(blobs, folder):
+def test_a_sync_of_what_is_no_file_is_an_error():
+    with pytest.raises(OSError):
+        intake.sync_system(10**6) or os.close(10**6)
+
+
+async def test_files_that_are_gone_hold_up_no_journal(blobs, folder, syncs):
     keys = [await keep(blobs, SOUND) for _ in range(3)]
     await blobs.discard(keys[:2])
-    blobs._turn()
-    blobs._retiring.result()
+    await blobs.rest()
 
     assert journals(folder) == []
     assert await read(blobs, keys[2], 0, 5) == SOUND
+
+
+async def test_a_journal_stays_until_the_fate_of_all_it_holds_is_decided(blobs, folder):
+    settled, discarded, abandoned = new_key(), new_key(), new_key()
+    await arrive(blobs, SOUND, settled)
+    await arrive(blobs, SOUND, discarded)
+    incoming = blobs.incoming(abandoned)
+    await incoming.write(SOUND)
+    await incoming.close()
+    steps = [
+        blobs.rest(),
+        blobs.settle([settled]),
+        blobs.discard([discarded]),
+        incoming.abandon(),
+    ]
+    left = []
+    for step in steps:
+        await step
+        left.append(len(journals(folder)))
+    await blobs.rest()
+
+    assert left[:3] == [1, 1, 1]
+    assert journals(folder) == []
+    assert kept(folder, settled).read_bytes() == SOUND
+    assert not kept(folder, discarded).exists()
+    assert not kept(folder, abandoned).exists()
+
+
+async def test_a_small_body_is_in_the_journal_before_it_has_a_file(folder, monkeypatch):
+    """Otherwise a killed process would leave a file that nothing tells of."""
+    blobs, key, seen = LocalBlobs(folder, min_free_bytes=0), new_key(), []
+
+    def place(small: intake.Small) -> None:
+        seen.append(journals(folder)[0].read_bytes().count(small.key.encode()))
+        raise OSError(errno.EIO, "killed here")
+
+    monkeypatch.setattr(blobs.intake, "_place", place)
+    with pytest.raises(Unavailable):
+        await arrive(blobs, SOUND, key)
+    await blobs.close()
+
+    assert seen == [1]
+    assert not kept(folder, key).exists()
+
+
+async def test_what_was_open_when_a_service_stopped_is_told_at_the_next_start(folder):
+    blobs, key = LocalBlobs(folder, min_free_bytes=0), new_key()
+    await arrive(blobs, SOUND, key)
+    await blobs.close()
+    again = LocalBlobs(folder, min_free_bytes=0)
+    told = await everything_unsettled(again)
+    await again.discard(told)
+    await again.close()
+
+    assert told == [key]
+    assert not kept(folder, key).exists()
+    assert journals(folder) == []
 
 
 # ---- what a power cut takes

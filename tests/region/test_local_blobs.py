@@ -14,7 +14,7 @@ import pytest
 from blob_stores import arrive, everything_unsettled, read
 
 from soundkeep.foundation.errors import Conflict, StorageFull, Unavailable
-from soundkeep.region import localblobs
+from soundkeep.region import disk, localblobs
 from soundkeep.region.localblobs import LocalBlobs
 
 MIB = 1024 * 1024
@@ -93,9 +93,11 @@ async def test_two_uploads_never_share_a_key(blobs):
 
 async def test_files_are_for_the_services_eyes_only(blobs, folder):
     await arrive(blobs, b"sound", KEY)
-    mode = (folder / "incoming" / KEY).stat().st_mode
+    await arrive(blobs, bytes(MIB), KEY[::-1])
+    modes = {each.stat().st_mode & 0o777 for each in folder.glob("*/*/*")}
+    modes |= {each.stat().st_mode & 0o777 for each in folder.glob("in*/*")}
 
-    assert mode & 0o077 == 0
+    assert modes == {0o600}
 
 
 async def test_where_room_is_short_nothing_may_begin(tmp_path):
@@ -166,7 +168,7 @@ async def test_a_cancelled_caller_waits_until_the_disk_is_left_alone(times):
         may_end.wait(5)
         ended.set()
 
-    task = asyncio.create_task(localblobs._in_thread(work))
+    task = asyncio.create_task(disk.in_thread(work))
     await asyncio.to_thread(begun.wait, 5)
     for _ in range(times):
         task.cancel()

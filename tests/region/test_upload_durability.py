@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from blob_stores import everything_unsettled
 from region_world import (
     CALL,
     CONTENT,
@@ -300,7 +301,7 @@ async def test_what_cannot_be_settled_now_is_left_to_the_next_sweep(world):
         world.region, db=Unreliable(world.region.db, commits=True, reads=False)
     )
     answer = await world.upload(b"sound", client=world.client(region))
-    left = world.files("incoming")
+    left = await everything_unsettled(world.region.blobs)
     swept = await retention.sweep(world.region)
 
     assert fault(answer)[0] == 503
@@ -310,24 +311,23 @@ async def test_what_cannot_be_settled_now_is_left_to_the_next_sweep(world):
 
 
 class Forgetful(LocalBlobs):
-    """A folder whose `incoming/` cannot be tidied."""
+    """A folder that cannot be tidied."""
 
     async def settle(self, keys):
         raise Unavailable("The disk went away.")
 
 
-async def test_an_upload_is_kept_even_where_incoming_cannot_be_tidied(local):
-    blobs = Forgetful(local.folder, min_free_bytes=0)
+@pytest.mark.parametrize("size", [5, 300_000])
+async def test_an_upload_is_kept_even_where_it_cannot_be_settled(local, size):
+    blobs, sound = Forgetful(local.folder, min_free_bytes=0), os.urandom(size)
     region = dataclasses.replace(local.region, blobs=blobs)
-    made = await local.uploaded(client=local.client(region))
-    left = local.files("incoming")
+    made = await local.uploaded(sound, client=local.client(region))
+    await blobs.close()
     swept = await retention.sweep(local.region)
     content = await local.client().get(f"{OBJECTS}/{made['id']}/content")
-    await blobs.close()
 
-    assert left == [f"incoming/{made['id']}"]
     assert swept == (1, 0)
-    assert content.content == b"sound"
+    assert content.content == sound
 
 
 # ---- many at once

@@ -1,8 +1,9 @@
 """Journals that make small bodies durable: one sync for all that arrive together.
 
-Their files are written as well, but not synced, so a power cut may take them: the journal gives
-them back. Once it is full its files are synced, and it goes. Each process writes a journal of its
-own and holds its lock; a journal that nobody holds was left by a process that was killed.
+Then their files are written, but not synced, so a power cut may take them: the journal gives them
+back. It goes once it is full, the fate of each body is decided (a row names it, or it is gone) and
+their files are synced. Each process writes a journal of its own and holds its lock; a journal that
+nobody holds was left by a process that was killed.
 
 A journal is 32 random bytes and then records: a head, the key, the body. The head vouches for the
 rest with those random bytes as its key, so neither a torn record nor a body that looks like records
@@ -11,18 +12,40 @@ is ever taken for one.
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import fcntl
 import hashlib
 import os
+import platform
 import re
 import secrets
 import struct
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import structlog
+
+from soundkeep.foundation.batches import Batches
+from soundkeep.region.disk import in_thread
+
+log = structlog.get_logger("intake")
+
+
+def _syncfs() -> Callable[[int], int] | None:
+    """The system's call of that name, which Python does not have."""
+    version = re.match(r"(\d+)\.(\d+)", platform.release())
+    if sys.platform != "linux" or not version or tuple(map(int, version.groups())) < (5, 8):
+        return None
+    return getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+
+
+_SYNCFS = _syncfs()
+_JOURNAL_SIZE = 32 * 1024 * 1024
 _SEED_SIZE = 32
 _NAME = re.compile(r"[0-9a-f]{32}")
 _SEAL_SIZE = 16
@@ -39,12 +62,121 @@ class Small:
     sha256: str
 
 
+class Intake:
+    """Takes small bodies, by one journal after the other in a folder.
+
+    `place` gives a body its file, `sync` makes the files of keys durable: both in a thread.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        place: Callable[[Small], None],
+        sync: Callable[[Sequence[str]], None],
+    ) -> None:
+        self._folder = folder
+        self._place = place
+        self._sync = sync
+        self._batches = Batches[Small]()
+        self._turn = asyncio.Lock()
+        self._journal: Journal | None = None
+        self._undecided: dict[str, Journal] = {}
+        self._retiring: set[asyncio.Future[None]] = set()
+
+    async def take(self, small: Small) -> None:
+        """Make a body durable and give it its file, together with others that come now."""
+        await self._batches.add(small, self._take)
+
+    def decided(self, keys: Sequence[str]) -> list[str]:
+        """The fate of these is decided; those of them that no journal told of."""
+        others = []
+        for key in keys:
+            journal = self._undecided.pop(key, None)
+            if journal is None:
+                others.append(key)
+            else:
+                journal.undecided.discard(key)
+                self._retire_if_over(journal)
+        return others
+
+    def undecided(self) -> dict[str, list[str]]:
+        """The keys whose fate is open, by the names of their journals."""
+        found: dict[str, list[str]] = {}
+        for key, journal in self._undecided.items():
+            found.setdefault(journal.path.name, []).append(key)
+        return found
+
+    async def rest(self) -> None:
+        """End the journal and wait until it is gone; the fate of something in it may be open."""
+        async with self._turn:
+            self._end()
+        await self._retired()
+
+    async def close(self) -> None:
+        """The same; what is open is left to the next start."""
+        await self.rest()
+        for journal in set(self._undecided.values()):
+            journal.let_go()
+
+    async def _take(self, batch: Sequence[Small]) -> None:
+        async with self._turn:
+            if self._journal is None:
+                await self._retired()  # so that not more comes than the disk can take
+                self._journal = await in_thread(lambda: Journal(self._folder))
+            journal = self._journal
+
+            def work() -> None:
+                journal.add(batch)
+                for each in batch:
+                    self._place(each)
+
+            try:
+                await in_thread(work)
+            except BaseException:
+                self._end()
+                raise
+            for each in batch:
+                journal.undecided.add(each.key)
+                self._undecided[each.key] = journal
+            if journal.size >= _JOURNAL_SIZE:
+                self._end()
+
+    def _end(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.ended = True
+            self._retire_if_over(journal)
+
+    def _retire_if_over(self, journal: Journal) -> None:
+        if journal.ended and not journal.undecided:
+            retiring = asyncio.ensure_future(in_thread(lambda: self._retire(journal)))
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
+
+    async def _retired(self) -> None:
+        if self._retiring:
+            await asyncio.wait(self._retiring)
+
+    def _retire(self, journal: Journal) -> None:
+        """Sync the files of a journal, then remove it; where that fails the next start does it."""
+        try:
+            self._sync(journal.keys)
+        except OSError as error:
+            log.warning("intake", error=str(error), left=journal.path.name)
+            journal.let_go()
+        else:
+            journal.remove()
+
+
 class Journal:
     """A journal being written. OSError, after which it takes no more, where the disk fails."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / secrets.token_hex(16)
         self.keys: list[str] = []
+        self.undecided: set[str] = set()
+        self.ended = False
         self.size = 0
         self._seed = secrets.token_bytes(_SEED_SIZE)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -147,6 +279,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_system(file: int) -> bool:
+    """Make all durable that was written to an open file's file system since it was opened.
+
+    False where this system cannot, or would not tell of what failed (Linux before 5.8).
+    """
+    if _SYNCFS is None:
+        return False
+    if _SYNCFS(file):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return True
 
 
 def sync_files(paths: Sequence[str]) -> None:

@@ -1,39 +1,27 @@
 """The bytes of recordings, on local disks.
 
 A file is made as `incoming/KEY`, linked into `kept/`, in a folder that the beginning of its key
-names, and then synced with that folder; a small one, not synced, shares the sync of a journal in
-`intake/` with those that come beside it. Settling removes the name in `incoming/`, so whatever a
-crash leaves is told by that folder, and what a power cut may have taken by the journals.
-`staged/KEY` holds what came so far of a resumable upload.
+names, and then synced with that folder; settling removes the name in `incoming/`. A small one is
+written to a journal in `intake/` first, which shares its sync among those that come together, and
+then to its place, not synced. So that folder and the journals tell whatever a crash leaves, and the
+journals what a power cut may have taken. `staged/KEY` holds what came so far of a resumable upload.
 """
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import fcntl
 import os
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
-import structlog
-
-from soundkeep.foundation.batches import Batches
 from soundkeep.foundation.clock import SECOND
 from soundkeep.foundation.errors import Conflict, StorageFull, Unavailable
-from soundkeep.foundation.waiting import to_the_end
 from soundkeep.region.blobs import Piece, Sums, checked, is_key, lost
-from soundkeep.region.intake import Journal, Left, Small, sync_files, sync_folder
+from soundkeep.region.disk import in_thread, opened, translated
+from soundkeep.region.intake import Intake, Left, Small, sync_files, sync_folder, sync_system
 from soundkeep.region.model import Digests
 from soundkeep.region.pace import Pace
-
-T = TypeVar("T")
-
-log = structlog.get_logger("blobs")
 
 _FLUSH_SIZE = 1024 * 1024
 _HASH_SIZE = 32 * 1024 * 1024
@@ -41,7 +29,6 @@ _SMALL = 256 * 1024
 _TINY = 64 * 1024
 """Hashed sooner than handed to a thread."""
 
-_JOURNAL_SIZE = 32 * 1024 * 1024
 _NO_WAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 """Read what is in memory or fail: Linux only."""
 
@@ -58,29 +45,25 @@ class LocalBlobs:
         self._incoming = root / "incoming"
         self._kept = root / "kept"
         self._staged = root / "staged"
-        self._intake = root / "intake"
+        self._journals = root / "intake"
         self._min_free_bytes = min_free_bytes
         self._pace = pace or Pace()
-        self._synced: set[Path] = set()
-        self._small = Batches[_Incoming]()
-        self._journal: Journal | None = None
-        self._journaling = threading.Lock()
-        self._retirer = ThreadPoolExecutor(1, thread_name_prefix="retire")
-        self._retiring: Future[None] | None = None
+        self._made = ""
         self._left: dict[str, Left] = {}
-        with _translated():
+        with translated():
             self._incoming.mkdir(parents=True, exist_ok=True)
             self._kept.mkdir(exist_ok=True)
             self._staged.mkdir(exist_ok=True)
-            self._intake.mkdir(exist_ok=True)
+            self._journals.mkdir(exist_ok=True)
             self._move_old()
             for folder in (root.parent, root):
                 sync_folder(folder)
         self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.intake = Intake(self._journals, place=self._place, sync=self._sync_kept)
 
     async def check(self) -> None:
         """Unavailable where the folder is gone; that it can be written was seen when it opened."""
-        with _translated():
+        with translated():
             os.statvfs(self._incoming)
 
     def incoming(self, key: str, *, expected: int = 0) -> _Incoming:
@@ -90,30 +73,36 @@ class LocalBlobs:
 
     async def settle(self, keys: Sequence[str]) -> None:
         """Forget that these were on their way: their rows are committed."""
+        others = self.intake.decided(keys)
 
         def work() -> None:
-            self._restore([key for key in keys if key in self._left])
-            for key in keys:
+            self._restore([key for key in others if key in self._left])
+            for key in others:
                 (self._incoming / checked(key)).unlink(missing_ok=True)
 
-        await _in_thread(work)
+        if others:
+            await in_thread(work)
 
     async def discard(self, keys: Iterable[str]) -> None:
         """Remove bytes that no row names, first from their place, then from `incoming/`."""
+        doomed = list(keys)
 
         def work() -> None:
-            for key in keys:
+            for key in doomed:
                 self.remove(key)
                 self._forget(key)
 
-        await _in_thread(work)
+        await in_thread(work)
+        self.intake.decided(doomed)
 
     async def leftovers(self, *, after_ms: int, before_ms: int) -> list[str]:
         """Keys of bytes that are still on their way in since then, or in a journal left behind."""
+        ours = self.intake.undecided()
 
         def work() -> list[str]:
             found = {path.name for path in since(self._incoming) if is_key(path.name)}
-            for path in since(self._intake):
+            for path in since(self._journals):
+                found.update(ours.get(path.name, ()))
                 left = Left.found(path)
                 if left is not None:
                     found.update(left.keys)
@@ -127,7 +116,7 @@ class LocalBlobs:
                     if after_ms <= came_ms < before_ms:
                         yield Path(entry.path)
 
-        return await _in_thread(work)
+        return await in_thread(work)
 
     async def size(self, key: str) -> int | None:
         """How many bytes there are; None where there is no such blob."""
@@ -192,7 +181,7 @@ class LocalBlobs:
                 raise
             return file
 
-        return _Staging(await _opened(work))
+        return _Staging(await opened(work))
 
     async def gather(self, key: str, size: int, pieces: Sequence[Piece]) -> Digests:
         """Turn `size` staged bytes into closed incoming ones of the same key; again is fine."""
@@ -206,10 +195,10 @@ class LocalBlobs:
                 at += len(piece)
             return at
 
-        file = await _opened(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = await opened(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         try:
             while at < size:
-                before, at = at, await _in_thread(lambda: hashed(file, at))  # noqa: B023  awaited
+                before, at = at, await in_thread(lambda: hashed(file, at))  # noqa: B023  awaited
                 if at == before:
                     raise lost(key)
         finally:
@@ -222,13 +211,13 @@ class LocalBlobs:
             self.link_kept(incoming)
             self.sync_kept(key)
 
-        await _in_thread(work)
+        await in_thread(work)
         return sums.digests()
 
     async def unstage(self, key: str) -> None:
         """Forget what was staged."""
         path = self._staged / checked(key)
-        await _in_thread(lambda: path.unlink(missing_ok=True))
+        await in_thread(lambda: path.unlink(missing_ok=True))
 
     def lock(self, *, alone: bool) -> bool:
         """Hold this folder: alone (to sweep it), or with others; False where they hold it so."""
@@ -240,63 +229,32 @@ class LocalBlobs:
 
     async def close(self) -> None:
         """Sync what only a journal holds, and let go of the lock."""
-
-        def work() -> None:
-            self._turn()
-            self._retirer.shutdown()
-            for left in self._left.values():
-                left.close()
-
-        await _in_thread(work)
+        await self.intake.close()
+        for left in self._left.values():
+            left.close()
         os.close(self._lock)
 
     async def rest(self) -> None:
         """End the journal: so long may it have the bytes of what was deleted meanwhile."""
+        await self.intake.rest()
 
-        def work() -> None:
-            with self._journaling:
-                self._turn()
-
-        await _in_thread(work)
-
-    async def take(self, small: _Incoming) -> None:
-        """Give a small file its place, durably, together with others that come now."""
-        await self._small.add(small, self._take)
-
-    async def _take(self, batch: Sequence[_Incoming]) -> None:
-        def work() -> None:
-            bodies = [each.place() for each in batch]
-            with self._journaling:
-                if self._journal is None:
-                    self._journal = Journal(self._intake)
-                try:
-                    self._journal.add(bodies)
-                except OSError:
-                    self._turn()
-                    raise
-                if self._journal.size >= _JOURNAL_SIZE:
-                    self._turn()
-
-        await _in_thread(work)
-
-    def _turn(self) -> None:
-        """Begin a new journal with what comes next; the one before the last has been retired."""
-        full, self._journal = self._journal, None
-        if self._retiring is not None:
-            self._retiring.result()
-        if full is not None:
-            self._retiring = self._retirer.submit(self._retire, full)
-
-    def _retire(self, full: Journal) -> None:
-        """Sync the files of a journal, then remove it; where that fails the next start does it."""
+    def _place(self, small: Small) -> None:
+        """Give a small body its file, not synced; again is fine."""
+        self._make_folder(small.key)
+        path = self._path(small.key)
         try:
-            self._sync_kept(full.keys)
-            sync_folder(self._incoming)
-        except OSError as error:
-            log.warning("intake", error=str(error), left=full.path.name)
-            full.let_go()
-        else:
-            full.remove()
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            if Path(path).read_bytes() == small.body:
+                return
+            raise
+        try:
+            _write(file, small.body)
+        except BaseException:
+            Path(path).unlink()
+            raise
+        finally:
+            os.close(file)
 
     def _restore(self, keys: Sequence[str]) -> None:
         """Make sure of files that a journal left behind has, too."""
@@ -313,6 +271,8 @@ class LocalBlobs:
             self._forget(key)
 
     def _sync_kept(self, keys: Sequence[str]) -> None:
+        if sync_system(self._lock):
+            return
         sync_files([self._path(key) for key in keys])
         for folder in {self._folder(key) for key in keys}:
             sync_folder(folder)
@@ -329,13 +289,13 @@ class LocalBlobs:
             left.forget(key)
 
     def _must_fit(self, expected: int) -> None:
-        with _translated():
+        with translated():
             disk = os.statvfs(self._incoming)
         if disk.f_bavail * disk.f_frsize < self._min_free_bytes + expected:
             raise StorageFull("There is no room for this recording: nothing of it was kept.")
 
     def _size(self, path: str) -> int | None:
-        with _translated(), suppress(FileNotFoundError):
+        with translated(), suppress(FileNotFoundError):
             return os.stat(path).st_size  # noqa: PTH116  a text, not a Path: it is quicker
         return None
 
@@ -346,13 +306,16 @@ class LocalBlobs:
 
     def link_kept(self, file: Path) -> None:
         """Give a file in `incoming/` its place, durable once the folder is synced."""
-        folder = self._folder(file.name)
-        if folder not in self._synced:  # another process may have made it and not yet synced it
-            folder.mkdir(exist_ok=True)
-            sync_folder(self._kept)
-            self._synced = {folder}
+        self._make_folder(file.name)
         with suppress(FileExistsError):  # by an attempt that failed and is made again
-            os.link(file, folder / file.name)
+            os.link(file, self._path(file.name))
+
+    def _make_folder(self, key: str) -> None:
+        name = key[:_FOLDER_DIGITS]
+        if name != self._made:  # another process may have made it and not yet synced it
+            (self._kept / name).mkdir(exist_ok=True)
+            sync_folder(self._kept)
+            self._made = name
 
     def sync_kept(self, key: str) -> None:
         """Make a file's place durable."""
@@ -389,13 +352,11 @@ class _Writing:
         self._waiting_size += len(chunk)
         self.size += len(chunk)
         if self._waiting_size >= _FLUSH_SIZE:
-            await _in_thread(self._flush)
+            await in_thread(self._flush)
 
     def _flush(self) -> None:
         for piece in self._waiting:
-            rest = memoryview(piece)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            _write(self._file, piece)
         self._waiting.clear()
         self._waiting_size = 0
 
@@ -408,7 +369,6 @@ class _Incoming(_Writing):
         self._blobs = blobs
         self._path = path
         self._sums = Sums()
-        self._placed: Small | None = None
 
     async def close(self) -> Digests:
         """Everything is here: write the rest, and give it its place, durably."""
@@ -423,35 +383,18 @@ class _Incoming(_Writing):
             self._file = -1
             self._blobs.sync_kept(self._path.name)
 
-        await _in_thread(work)
+        await in_thread(work)
         return self._sums.digests()
 
     async def _close_small(self) -> Digests:
         if self.size <= _TINY:
             self._sum()
         else:
-            await _in_thread(self._sum)
-        await self._blobs.take(self)
-        return self._sums.digests()
-
-    def place(self) -> Small:
-        """Write a small file and give it its place, not synced; again is fine."""
-        if self._placed is None:
-            body = b"".join(self._waiting)
-            small = Small(self._path.name, body, self._sums.digests().sha256)
-            self._waiting = [body]
-            self._open()
-            try:
-                super()._flush()
-                self._blobs.link_kept(self._path)
-            except BaseException:
-                self._blobs.remove(self._path.name)
-                raise
-            finally:
-                os.close(self._file)
-                self._file = -1
-            self._placed = small
-        return self._placed
+            await in_thread(self._sum)
+        digests = self._sums.digests()
+        body = b"".join(self._waiting)
+        await self._blobs.intake.take(Small(self._path.name, body, digests.sha256))
+        return digests
 
     async def abandon(self) -> None:
         """Keep nothing of it."""
@@ -462,7 +405,8 @@ class _Incoming(_Writing):
                 self._file = -1
             self._blobs.remove(self._path.name)
 
-        await _in_thread(work)
+        await in_thread(work)
+        self._blobs.intake.decided([self._path.name])
 
     def _flush(self) -> None:
         if self._file < 0:
@@ -489,7 +433,7 @@ class _Staging(_Writing):
             self._flush()
             os.fsync(self._file)
 
-        await _in_thread(work)
+        await in_thread(work)
         return ()
 
     async def close(self) -> None:
@@ -502,12 +446,12 @@ class _Staging(_Writing):
 async def _pieces(
     path: str, key: str, start: int, end: int, pace: Pace
 ) -> AsyncGenerator[bytes, None]:
-    with _translated():
+    with translated():
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         while start < end:
             at, length = start, min(pace.size, end - start)
-            piece = _in_memory(file, length, at) or await _in_thread(
+            piece = _in_memory(file, length, at) or await in_thread(
                 lambda: os.pread(file, length, at)  # noqa: B023  awaited at once
             )
             if not piece:
@@ -518,16 +462,10 @@ async def _pieces(
         os.close(file)
 
 
-async def _opened(work: Callable[[], int]) -> int:
-    """A file that is opened beside the loop; a caller that is cancelled leaves none behind."""
-    files: list[int] = []
-    try:
-        await _in_thread(lambda: files.append(work()))
-    except BaseException:
-        for file in files:
-            os.close(file)
-        raise
-    return files[0]
+def _write(file: int, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(file, rest) :]
 
 
 def _in_memory(file: int, length: int, at: int) -> bytes:
@@ -539,23 +477,3 @@ def _in_memory(file: int, length: int, at: int) -> bytes:
         return bytes(memoryview(buffer)[: os.preadv(file, [buffer], at, _NO_WAIT)])
     except OSError:
         return b""
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Run disk work beside the loop; a cancelled caller waits for its end all the same."""
-
-    def translated() -> T:
-        with _translated():
-            return work()
-
-    return await to_the_end(asyncio.ensure_future(asyncio.to_thread(translated)))
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The disk is full: nothing of this recording was kept.") from error
-        raise Unavailable(f"The store of recordings does not answer: {error.strerror}.") from error
