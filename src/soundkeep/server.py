@@ -206,9 +206,9 @@ def _application(settings: Settings, issuer: Issuer, regions: Mapping[str, Regio
             Mount("/console", app=pages),
         ],
         exception_handlers={
-            SoundkeepError: web.problem,
-            HTTPException: web.http_problem,
-            Exception: web.internal_problem,
+            SoundkeepError: web.handler(web.problem),
+            HTTPException: web.handler(web.http_problem),
+            Exception: web.handler(web.internal_problem),
         },
     )
     server = settings.server

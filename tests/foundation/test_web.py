@@ -53,9 +53,9 @@ def served(*more, trusted=("10.0.0.0/8",)):
             *more,
         ],
         exception_handlers={
-            errors.SoundkeepError: web.problem,
-            HTTPException: web.http_problem,
-            Exception: web.internal_problem,
+            errors.SoundkeepError: web.handler(web.problem),
+            HTTPException: web.handler(web.http_problem),
+            Exception: web.handler(web.internal_problem),
         },
     )
     return web.Edge(app, trusted_proxies=trusted, log_requests=False)

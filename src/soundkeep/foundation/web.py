@@ -193,6 +193,17 @@ async def _refuse_plain_http(scope: Scope, receive: Receive, send: Send) -> None
     await problem(Request(scope), error)(scope, receive, send)
 
 
+def handler(
+    render: Callable[[Request, Exception], Response],
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Renders errors in the event loop: Starlette would give a plain function a thread."""
+
+    async def rendered(request: Request, error: Exception) -> Response:
+        return render(request, error)
+
+    return rendered
+
+
 def json_response(body: object, status: int = 200, **headers: str) -> Response:
     """A JSON answer; header names in snake case."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
