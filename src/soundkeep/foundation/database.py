@@ -4,7 +4,7 @@ Statements are written once, in the dialect both engines share, with `:name` par
 a tuple-like in the order of the SELECT.
 
 On SQLite a read of `all` or `one` runs in the event loop (microseconds, so only for statements
-that walk an index); `scan` runs in a thread. A transaction waits for the write lock and for the
+that walk an index); `scan` runs in a thread. A transaction waits for other processes and for the
 disk in a thread, and runs its short statements in between in the loop.
 """
 
@@ -206,13 +206,28 @@ class SqliteDatabase:
     async def transaction(self) -> AsyncIterator[Connection]:
         async with self._turn:
             try:
-                await self._write(lambda: self._writer.execute("BEGIN IMMEDIATE"))
+                await self._begin()
                 yield _SqliteConnection(self)
                 await self._write(lambda: self._writer.execute("COMMIT"))
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+
+    async def _begin(self) -> None:
+        """At once if nobody else writes, which is sooner known than asked in a thread."""
+        begin = "BEGIN IMMEDIATE"
+        with _translated():
+            self._writer.set_busy_handler(None)
+            try:
+                self._writer.execute(begin)
+            except apsw.BusyError:
+                pass
+            else:
+                return
+            finally:
+                self._writer.set_busy_handler(_Patience())
+        await self._write(lambda: self._writer.execute(begin))
 
     def version(self) -> int:
         # Not Connection.data_version(): that one notices nothing before the next read.
