@@ -125,9 +125,15 @@ async def release_blobs(
 async def known_keys(
     db: Database, keys: Iterable[str]
 ) -> set[str]:  # every customer: a sweep of unfinished uploads
-    """Those of the keys whose blob somebody holds."""
+    """Those of the keys whose blob somebody holds, or held until it was to be removed."""
     wanted = one_of("key", "key", keys)
-    rows = await db.scan(f"SELECT key FROM blobs WHERE {wanted.sql}", wanted.params)
+    rows = await db.scan(
+        f"""
+        SELECT key FROM blobs WHERE {wanted.sql}
+        UNION SELECT key FROM discarded WHERE {wanted.sql}
+        """,
+        wanted.params,
+    )
     return {row[0] for row in rows}
 
 
