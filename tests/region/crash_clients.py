@@ -36,9 +36,9 @@ _ARCHIVES = 5
 _MEMBERS = 6
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2 * KINDS)
 def sound(kind: int) -> bytes:
-    """One of a few contents, so that bytes come again while the old ones are freed."""
+    """The bytes of a kind, which tells their size as well."""
     size = (0, 5, 28_000, 300_000, 1_200_000, 2_500_000)[kind % 6]
     return random.Random(kind).randbytes(size)
 
@@ -116,13 +116,18 @@ class Clients:
             self.clear: 1,
         }
 
+    def _kind(self) -> int:
+        """One of a few, so that bytes come again while the old ones are freed; or a new one."""
+        new = KINDS + self._chance.getrandbits(32)
+        return self._chance.choice((self._chance.randrange(KINDS), new))
+
     def _take(self, among: list[str]) -> str | None:
         return among.pop(self._chance.randrange(len(among))) if among else None
 
     # ---- uploads
 
     async def upload(self) -> None:
-        kind = self._chance.randrange(KINDS)
+        kind = self._kind()
         kept = await self._sent(kind, CALL)
         self._say("kept", kept.id, kind)
         self._objects.append(kept.id)
@@ -132,7 +137,7 @@ class Clients:
         key = self._take(list(self._tried))
         if key is None or len(self._tried) < _KEYS:
             key = f"{self._chance.getrandbits(64):016x}"
-            self._tried[key] = self._chance.randrange(KINDS)
+            self._tried[key] = self._kind()
         before, kind = self._keyed.pop(key, None), self._tried.pop(key)
         first = await asyncio.gather(*(self._tries(key, kind) for _ in range(2)))
         assert len({each.id for each in first}) == 1, first
@@ -164,7 +169,7 @@ class Clients:
 
     async def resume(self) -> None:
         if len(self._uploads) < _UPLOADS:
-            kind = self._chance.randrange(1, KINDS)
+            kind = self._kind()
             begun = await resumable.create(
                 self._region, CLAIMS, CALL, size=len(sound(kind)), metadata=""
             )
