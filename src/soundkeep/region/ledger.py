@@ -137,6 +137,12 @@ async def known_keys(
     return {row[0] for row in rows}
 
 
+async def wait_for_commits(tx: Connection) -> None:  # every customer: at start, before a sweep
+    """Until PostgreSQL is through with what processes sent it that were killed since."""
+    if tx.engine == "postgresql":
+        await tx.run("LOCK TABLE blobs IN SHARE MODE")
+
+
 async def hold_made(tx: Connection, key: str, digests: Digests, *, customer: str) -> None:
     """Hold bytes that were made for one holder: no object may share them."""
     await tx.run(
