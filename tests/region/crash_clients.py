@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from soundkeep.foundation.claims import internal
 from soundkeep.foundation.clock import DAY
-from soundkeep.foundation.errors import Busy, Conflict, Gone
+from soundkeep.foundation.errors import Busy, Conflict, Gone, Unavailable
 from soundkeep.region import archive, bulk, resumable, retention
 from soundkeep.region.arrivals import Kept, Upload, Wanted
 from soundkeep.region.model import JobState
@@ -46,6 +46,11 @@ def sound(kind: int) -> bytes:
 def name_of(key: str) -> str:
     """What the object of an Idempotency-Key is called."""
     return f"made with {key}"
+
+
+def is_silence(region: Region, error: Unavailable) -> bool:
+    """Whether a store beyond a network did not answer: nothing is known to be lost."""
+    return region.blobs.shared and "lost" not in error.facts
 
 
 def say_into(pipe: int, *words: object) -> None:
@@ -91,7 +96,12 @@ class Clients:
         async def client() -> None:
             while True:
                 often = self._how_often()
-                await self._chance.choices(list(often), list(often.values()))[0]()
+                try:
+                    await self._chance.choices(list(often), list(often.values()))[0]()
+                except Unavailable as error:
+                    if not is_silence(self._region, error):
+                        raise
+                    self._say("no answer")
 
         self._say("ready")
         await asyncio.gather(*(client() for _ in range(_CLIENTS)))

@@ -54,8 +54,8 @@ class Memory:
 
     The states of an object are those that it may be in: two, while it is not known whether what a
     killed process had begun was done. `tried` are Idempotency-Keys and what is sent with them,
-    `keyed` the objects that they have, `made` all that they ever had. Archives from
-    before `expired_ms` had expired when somebody looked, at a later time than it is now.
+    `keyed` the objects that they have, `made` all that they ever had. Archives from before
+    `expired_ms` had expired when somebody looked, at a later time than it is now.
     """
 
     kinds: dict[str, int] = field(default_factory=dict)

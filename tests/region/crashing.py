@@ -20,14 +20,25 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from crash_clients import BULK_DAYS, KINDS, PURGE_DAYS, UNDELETE_DAYS, Clients, say_into, sound
+from crash_clients import (
+    BULK_DAYS,
+    KINDS,
+    PURGE_DAYS,
+    UNDELETE_DAYS,
+    Clients,
+    is_silence,
+    say_into,
+    sound,
+)
 from crash_looks import Look, Memory
 from cryptography.fernet import Fernet
 
 from soundkeep.foundation.clock import DAY, MINUTE, now_ms
+from soundkeep.foundation.errors import Unavailable
 from soundkeep.foundation.migrate import migrate
 from soundkeep.region import retention
 from soundkeep.region.blobs import Bucket
@@ -45,6 +56,8 @@ _LOOKED_AT = {2: 8, PURGE_DAYS: 3, BULK_DAYS + 2: 1}
 """How many days later a look may come, and how often."""
 
 _STARTS = 1 / 3
+_TRIES, _PAUSE_SECONDS = 20, 3
+"""A look is taken again where the store did not answer: it has seen nothing yet."""
 
 
 class Rounds:
@@ -71,8 +84,15 @@ class Rounds:
         self.memory.pass_time(days, now_ms=now_ms() + self._ahead_ms)
         if self._chance.random() < _STARTS:
             start = functools.partial(self._start, days)
-            must(self._heard(start, seconds=self._chance.random() ** 2 * 0.1), 0, -signal.SIGKILL)
-        must(self._heard(functools.partial(self._look, days)))
+            ended = self._heard(start, seconds=self._chance.random() ** 2 * 0.1)
+            must(ended, 0, os.EX_TEMPFAIL, -signal.SIGKILL)
+        look = functools.partial(self._look, days)
+        tries = _TRIES
+        while (ended := self._heard(look)) == os.EX_TEMPFAIL and tries:
+            tries -= 1
+            self.memory.said["looked again"] += 1
+            time.sleep(_PAUSE_SECONDS)
+        must(ended)
 
     async def _migrated(self, pipe: int) -> None:
         region = await self._opened()
@@ -87,14 +107,16 @@ class Rounds:
     async def _start(self, days: int, pipe: int) -> None:
         region = await self._opened(days=days)
         say_into(pipe, "starting")
-        await retention.at_start(region)
+        async with answered(region):
+            await retention.at_start(region)
         await region.close()
 
     async def _look(self, days: int, pipe: int) -> None:
         region = await self._opened(days=days)
         folder = self._blobs if isinstance(self._blobs, Path) else None
         look = Look(region, self.memory, functools.partial(say_into, pipe), folder)
-        await look.examine()
+        async with answered(region):
+            await look.examine()
         await region.close()
 
     async def _opened(self, *, days: int = 0) -> Region:
@@ -120,6 +142,17 @@ class Rounds:
             for line in lines:
                 self.memory.hear(line)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@asynccontextmanager
+async def answered(region: Region) -> AsyncIterator[None]:
+    """Ends the child in a way of its own where a store does not answer."""
+    try:
+        yield
+    except Unavailable as error:
+        if is_silence(region, error):
+            os._exit(os.EX_TEMPFAIL)
+        raise
 
 
 def forked(work: Callable[[], None]) -> int:

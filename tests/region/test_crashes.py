@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("crashing.py")
-SAID = ("kept", "keyed", "offset", "deleted", "undeleted", "purged", "started", "read", "outlives")
+OFTEN = ("kept", "keyed", "offset", "deleted", "purged", "started", "outlives")
+SELDOM = ("undeleted", "read", "cancelled")
 ROUNDS = int(os.environ.get("SOUNDKEEP_SOAK_ROUNDS", "500"))
 
 
@@ -57,7 +58,8 @@ def test_hundreds_of_kills_lose_nothing_in_s3(request, database_url, store):
     said = crash(ROUNDS, database_url, as_json(request.getfixturevalue(store)))
 
     assert said["ready"] == ROUNDS
-    assert min(said[each] for each in SAID) > ROUNDS // 3
+    assert min(said[each] for each in OFTEN) > ROUNDS // 3
+    assert min(said[each] for each in SELDOM) > ROUNDS // 5
 
 
 @pytest.mark.soak
@@ -65,4 +67,5 @@ def test_hundreds_of_kills_lose_nothing(database_url, tmp_path):
     said = crash(ROUNDS, database_url, tmp_path / "blobs")
 
     assert said["ready"] == ROUNDS
-    assert min(said[each] for each in SAID) > ROUNDS // 3
+    assert min(said[each] for each in OFTEN) > ROUNDS // 3
+    assert min(said[each] for each in SELDOM) > ROUNDS // 5
