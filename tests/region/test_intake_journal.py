@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from blob_stores import arrive, everything_unsettled, keep, new_key, read
-from region_world import CALL, CONTENT, FORM, METADATA, NOTHING, OBJECTS, fault, multipart
+from region_world import BASE, CALL, CONTENT, FORM, METADATA, NOTHING, OBJECTS, fault, multipart
 
 from soundkeep.foundation.errors import Unavailable
-from soundkeep.region import intake, localblobs, retention
+from soundkeep.region import bulk, intake, localblobs, retention
 from soundkeep.region.localblobs import LocalBlobs
 
 SOUND = b"sound"
@@ -309,6 +309,21 @@ async def test_a_region_gets_back_what_a_power_cut_took(local, tmp_path):
 
 
 # ---- torn and forged records
+
+
+async def test_what_only_an_archive_holds_outlives_its_journal(local, tmp_path):
+    made = await local.uploaded(SOUND)
+    job = await bulk.start(local.region, local.claims(), bulk.Wanted(ids=[made["id"]]))
+    await retention.purge(local.region, local.claims(), [made["id"]])
+    after = shutil.copytree(local.folder, tmp_path / "after")
+    blobs = LocalBlobs(after, min_free_bytes=0)
+    region = dataclasses.replace(local.region, blobs=blobs)
+
+    await retention.at_start(region)
+    archive = await local.client(region).get(f"{BASE}/bulk/download/{job.zip_name}")
+    await blobs.close()
+
+    assert archive.status_code == 200
 
 
 def left(path: Path) -> dict[str, bytes]:

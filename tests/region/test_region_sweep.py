@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from region_world import OBJECTS, an_object, fault
 
-from soundkeep.region import catalog, retention
+from soundkeep.foundation.database import connect
+from soundkeep.region import catalog, ledger, retention, store
 from soundkeep.region.model import State
 from soundkeep.region.plane import new_object_id
 
@@ -70,6 +73,21 @@ async def test_a_sweep_sorts_many_at_once(world):
     assert counts == (3, 10)
     assert outcomes == (["whole", "nothing", "nothing"] * 3) + ["nothing"] * 4
     assert await outcome(world, settled) == "whole"
+
+
+async def test_a_start_waits_for_the_last_commit_of_a_killed_process(world):
+    object_id = await crashed(world, kept=True, row=False)
+    killed, rows = await connect(world.url), [an_object(object_id, SOUND)]
+    async with killed.transaction() as tx:
+        await ledger.share_blobs(tx, rows)
+        await store.add_objects(tx, rows)
+        start = asyncio.create_task(retention.at_start(world.region))
+        await asyncio.sleep(0.3)
+    counts = await start
+    await killed.close()
+
+    assert counts == (1, 0)
+    assert await outcome(world, object_id) == "whole"
 
 
 async def test_a_sweep_works_through_more_than_it_takes_at_once(local):

@@ -159,6 +159,19 @@ async def test_a_sweep_removes_what_no_row_names_and_spares_what_is_young(remote
     assert found == [((0, 0), both), ((0, 0), both), ((0, 1), [f"kept/{kept['id']}"])]
 
 
+async def test_a_sweep_spares_what_only_an_archive_holds(remote):
+    remote.clock.now_ms = now_ms()
+    kept = await remote.uploaded(b"sound")
+    job = (await remote.client().post(f"{BULK}/start", json=[kept["id"]])).json()
+    await retention.purge(remote.region, remote.claims(), [kept["id"]])
+
+    remote.clock.advance(seconds=2 * 24 * 3600)
+    swept = await retention.at_start(remote.region)
+    answer = await remote.client().get(f"{BULK}/{job['zipName']}")
+
+    assert (swept, answer.status_code) == ((1, 0), 200)
+
+
 # ---- links of the store's own
 
 

@@ -129,10 +129,22 @@ async def release_blobs(
 async def known_keys(
     db: Database, keys: Iterable[str]
 ) -> set[str]:  # every customer: a sweep of unfinished uploads
-    """Those of the keys whose blob somebody holds."""
+    """Those of the keys whose blob somebody holds, or held until it was to be removed."""
     wanted = one_of("key", "key", keys)
-    rows = await db.scan(f"SELECT key FROM blobs WHERE {wanted.sql}", wanted.params)
+    rows = await db.scan(
+        f"""
+        SELECT key FROM blobs WHERE {wanted.sql}
+        UNION SELECT key FROM discarded WHERE {wanted.sql}
+        """,
+        wanted.params,
+    )
     return {row[0] for row in rows}
+
+
+async def wait_for_commits(tx: Connection) -> None:  # every customer: at start, before a sweep
+    """Until PostgreSQL is through with what processes sent it that were killed since."""
+    if tx.engine == "postgresql":
+        await tx.run("LOCK TABLE blobs IN SHARE MODE")
 
 
 async def hold_made(tx: Connection, key: str, digests: Digests, *, customer: str) -> None:

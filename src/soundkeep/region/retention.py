@@ -52,6 +52,7 @@ async def at_start(region: Region) -> tuple[int, int]:
         swept = await sweep(region, after_ms=now_ms - _OLDEST_MS, before_ms=now_ms - _YOUNGEST_MS)
     else:
         async with region.db.transaction() as tx:
+            await ledger.wait_for_commits(tx)
             await uploadstore.release_all(tx)
         swept = await sweep(region)
     await tidy(region)
