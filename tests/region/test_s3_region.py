@@ -208,6 +208,16 @@ async def test_a_direct_link_to_shared_bytes_gives_them(remote):
     assert contents == [b"sound"] * 2
 
 
+async def test_a_key_with_networks_gets_no_direct_link(remote):
+    made = await remote.uploaded(b"sound")
+    client = remote.client(networks=("127.0.0.0/8",))
+    path = f"{OBJECTS}/{made['id']}/content?presignUrl=true"
+    direct, ours = await client.get(f"{path}&direct=true"), await client.get(path)
+
+    assert fault(direct) == (403, "insufficient_scope", None)
+    assert ours.status_code == 200
+
+
 async def test_a_direct_link_ends_when_it_says(remote):
     made, client = await remote.uploaded(b"sound"), remote.client()
     links = [await direct(client, made, expiresIn=seconds) for seconds in (1, 60)]

@@ -12,7 +12,7 @@ from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.claims import LONGEST_LINK_SECONDS, Access, Claims, lent
 from soundkeep.foundation.clock import DAY, SECOND, iso_seconds
-from soundkeep.foundation.errors import BadInput, BadLink, Gone, NotFound
+from soundkeep.foundation.errors import BadInput, BadLink, Gone, NotAllowed, NotFound
 from soundkeep.foundation.verify import is_inside
 from soundkeep.region import bulk, content, linkstore
 from soundkeep.region.linkkeys import LinkKey
@@ -114,7 +114,15 @@ async def create(region: Region, claims: Claims, opens: Opens, target: str, want
 
 
 async def create_direct(region: Region, claims: Claims, object_id: str, *, seconds: int) -> Made:
-    """A link of the blob store's own, which nobody can take back; BadInput where it has none."""
+    """A link of the blob store's own, which nobody can take back; BadInput where it has none.
+
+    NotAllowed for a key that is held to networks, since such a link would not be.
+    """
+    if claims.networks:
+        raise NotAllowed(
+            "A direct link would not be held to the IP ranges of this key: ask for one without "
+            "direct=true."
+        )
     found = await content.readable(region, claims, object_id)
     now_ms = region.clock()
     expires = _end(claims, now_ms, seconds)
