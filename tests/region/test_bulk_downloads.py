@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import dataclasses
 import hashlib
 import io
 import json
 import random
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from link_world import visitor
@@ -352,6 +354,27 @@ async def test_bytes_are_looked_for_in_every_archive_that_is_alive(world, monkey
     assert held == 0
     assert [ids[2] in each for each in world.files("kept")] == [True]
     assert members(await fetched(world.client(), jobs[4])) == {"call 2.mp3": b"sound 2"}
+
+
+async def test_an_archive_that_lets_go_while_it_is_asked_puts_nothing_off(world):
+    """Otherwise the bytes of what was deleted would stay until it would have expired."""
+    ids, client = await three(world), world.client()
+    job = await started(client, ids)
+    await client.post(f"{BULK}/download/cancel/{job['zipName']}")
+    await retention.purge(world.region, world.claims(), ids)
+    later = dataclasses.replace(world.region, clock=lambda: world.clock() + 3_601_000)
+    discard = world.region.blobs.discard
+
+    async def let_go(keys) -> None:
+        await bulk.expire(later)
+        await discard(keys)
+
+    meanwhile = SimpleNamespace(discard=let_go)
+    removed = await retention.remove_discarded(dataclasses.replace(world.region, blobs=meanwhile))
+
+    assert removed == 3
+    assert world.files("kept") == []
+    assert await world.rows("SELECT key FROM discarded") == []
 
 
 async def test_another_process_serves_the_same_bytes(world):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.claims import Claims
 from soundkeep.foundation.clock import DAY, HOUR
+from soundkeep.foundation.database import Connection
 from soundkeep.foundation.errors import (
     BadInput,
     Gone,
@@ -296,19 +297,28 @@ async def expire(region: Region) -> int:
     return count
 
 
-async def held_until(region: Region, customer: str, keys: Collection[str]) -> dict[str, int]:
-    """Which of these blobs archives hold, and until when: all of them while one is being frozen.
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Blobs that archives hold: until when, by key, and the jobs of these archives."""
+
+    until_ms: Mapping[str, int]
+    jobs: frozenset[str]
+
+
+async def hold(region: Region, customer: str, keys: Collection[str]) -> Hold:
+    """What archives hold of these blobs: all of them while one is being frozen.
 
     To be asked of blobs that no object holds any more: no archive that begins later has them.
     """
-    held, after = dict[str, int](), ""
+    held, holders, after = dict[str, int](), set[str](), ""
     while jobs := await bulkstore.holding(
         region.db, customer=customer, after=after, limit=_LISTED_AT_ONCE
     ):
         after = jobs[-1].id
         for job in jobs:
             if _is_under_way(job) and not _is_silent(region, job):
-                return dict.fromkeys(keys, region.clock() + SILENT_MS)
+                until_ms = region.clock() + SILENT_MS
+                return Hold(dict.fromkeys(keys, until_ms), frozenset({job.id}))
             ends = [each for each in (job.ended_ms, job.expires_ms) if each is not None]
             until_ms, place = min(ends) + _GRACE_MS, 0
             while (
@@ -316,8 +326,14 @@ async def held_until(region: Region, customer: str, keys: Collection[str]) -> di
             ) is not None:
                 for key in named.intersection(keys):
                     held[key] = max(held.get(key, 0), until_ms)
+                    holders.add(job.id)
                 place += 1
-    return held
+    return Hold(held, frozenset(holders))
+
+
+async def stands(tx: Connection, held: Hold, *, customer: str) -> bool:
+    """Whether none of the archives let go since; none does before the transaction ends."""
+    return await bulkstore.kept(tx, held.jobs, customer=customer) == held.jobs
 
 
 # ---- what the audit says --------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -326,6 +326,17 @@ async def holding(db: Database, *, customer: str, after: str, limit: int) -> lis
         {"customer": customer, "after": after, "limit": limit},
     )
     return [_job(row) for row in rows]
+
+
+async def kept(tx: Connection, ids: Collection[str], *, customer: str) -> set[str]:
+    """Those of the jobs whose archives hold bytes, and go on to until the transaction ends."""
+    wanted = one_of("id", "id", ids)
+    lock = "FOR SHARE" if tx.engine == "postgresql" else ""
+    rows = await tx.all(
+        f"SELECT id FROM bulk_jobs WHERE {wanted.sql} AND customer = :customer AND kept = 1 {lock}",
+        {**wanted.params, "customer": customer},
+    )
+    return {row[0] for row in rows}
 
 
 async def held(db: Database, job_id: str, place: int, *, customer: str) -> set[str] | None:

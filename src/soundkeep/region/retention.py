@@ -232,12 +232,14 @@ async def remove_discarded(region: Region) -> int:
     removed = 0
     while found := await ledger.discarded_keys(region.db, now_ms=region.clock(), limit=_AT_ONCE):
         for customer, keys in sorted(found.items()):
-            held = await bulk.held_until(region, customer, keys)
-            free = sorted(keys - held.keys())
+            held = await bulk.hold(region, customer, keys)
+            free = sorted(keys - held.until_ms.keys())
             await region.blobs.discard(free)
             async with region.db.transaction() as tx:
+                stands = await bulk.stands(tx, held, customer=customer)
                 await ledger.forget_discarded(tx, free)
-                await ledger.put_off(tx, held, customer=customer)
+                if stands:  # else they are looked at again at once
+                    await ledger.put_off(tx, held.until_ms, customer=customer)
             removed += len(free)
     return removed
 
