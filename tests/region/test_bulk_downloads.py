@@ -628,6 +628,33 @@ async def test_a_filter_takes_all_that_it_finds(world, monkeypatch):
     assert (await status_of(client, job))["content"] == [f"{each} DONE" for each in ids]
 
 
+async def test_a_key_has_few_searches_for_archives_at_a_time(world, monkeypatch):
+    """Each of them takes a search after the other, which others have to wait for."""
+    ids, may_end = await three(world), asyncio.Event()
+    freeze = bulk.freeze
+
+    async def slow(*args, **more):
+        await may_end.wait()
+        await freeze(*args, **more)
+
+    monkeypatch.setattr(bulk, "freeze", slow)
+    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", 0.01)
+    client, other, params = world.client(), world.client(client="sk_other"), {"filter": "type!=x"}
+    made = [await started(client, **params) for _ in range(4)]
+    refused = await client.post(START, params=params)
+    by_ids, anothers = await started(client, ids), await started(other, **params)
+    may_end.set()
+    await world.idle()
+    again = await client.post(START, params=params)
+
+    assert {each["status"] for each in (*made, by_ids, anothers)} == {"NOT_STARTED"}
+    assert fault(refused) == (429, "too_many_requests", None)
+    assert refused.headers["retry-after"] == "2"
+    assert again.status_code == 200
+    for job in made:
+        assert (await status_of(client, job))["status"] == "DONE"
+
+
 async def test_a_filter_that_finds_nothing_makes_a_job_of_nothing(world):
     job = await started(world.client(), filter="type==meeting")
 

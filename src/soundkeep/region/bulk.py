@@ -22,6 +22,7 @@ from soundkeep.foundation.errors import (
     IllegalMove,
     NotAllowed,
     NotFound,
+    TooMany,
     Unavailable,
 )
 from soundkeep.region import bulkstore, catalog, ledger
@@ -37,6 +38,10 @@ _LISTED_AT_ONCE = 20
 _PATIENCE_SECONDS = 2.0
 """How long a start waits for its list to be frozen before it answers IN_PROGRESS."""
 
+_SEARCHES_AT_ONCE = 4
+"""Of one key, for bulk downloads by filter: each takes a search after the other."""
+
+_RETRY_SECONDS = 2
 _WAIT_SECONDS = 30.0
 _WAIT_STEP = 0.05
 _GRACE_MS = HOUR
@@ -63,7 +68,10 @@ class Wanted:
 
 
 async def start(region: Region, claims: Claims, wanted: Wanted) -> Job:
-    """Freeze what is asked for, as it is now; a job that is DONE at once, or soon."""
+    """Freeze what is asked for, as it is now; a job that is DONE at once, or soon.
+
+    TooMany where so many of this key's are still being made that one more search has to wait.
+    """
     must_live_here(region, claims)
     if wanted.filter is None:
         batches = _batches(checked_ids(region, wanted.ids))
@@ -81,6 +89,8 @@ async def start(region: Region, claims: Claims, wanted: Wanted) -> Job:
         expires_ms=now_ms + region.limits.bulk_days * DAY,
     )
     async with region.db.transaction() as tx:  # first of all: from here on no byte is removed
+        if wanted.filter is not None:
+            await _must_wait_for_none(tx, job)
         await bulkstore.add(tx, job, customer=claims.customer)
     freezing = region.background(
         freeze(region, claims, job, batches, with_manifest=wanted.manifest)
@@ -89,6 +99,18 @@ async def start(region: Region, claims: Claims, wanted: Wanted) -> Job:
     if freezing.done():
         freezing.result()
     return await _by_id(region, claims, job.id)
+
+
+async def _must_wait_for_none(tx: Connection, job: Job) -> None:
+    since_ms = job.created_ms - SILENT_MS
+    found = await bulkstore.under_way(
+        tx, customer=job.customer, client=job.client, since_ms=since_ms
+    )
+    if found >= _SEARCHES_AT_ONCE:
+        raise TooMany(
+            f"{found} bulk downloads of this key are still being made: wait for one, or cancel it.",
+            retry_after=_RETRY_SECONDS,
+        )
 
 
 def checked_ids(region: Region, ids: Sequence[str]) -> list[str]:

@@ -126,6 +126,20 @@ async def of_client(
     return [_job(row) for row in rows]
 
 
+async def under_way(tx: Connection, *, customer: str, client: str, since_ms: int) -> int:
+    """How many of a client's jobs are being made, as far as was said since then."""
+    row = await tx.one(
+        """
+        SELECT count(*) FROM bulk_jobs
+        WHERE customer = :customer AND client = :client
+          AND state IN ('NOT_STARTED', 'IN_PROGRESS') AND touched_ms > :since_ms
+        """,
+        {"customer": customer, "client": client, "since_ms": since_ms},
+    )
+    assert row is not None
+    return int(row[0])
+
+
 async def touch(tx: Connection, job_id: str, *, customer: str, at_ms: int, silent_ms: int) -> bool:
     """Say that a job is still being made; False where it was ended, or not touched since then."""
     changed = await tx.run(
