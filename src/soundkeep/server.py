@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -52,6 +53,7 @@ _UPKEEP_SECONDS = 600
 _PARENT_SECONDS = 1.0
 _STOP_SECONDS = 30
 _MAX_HEADERS = 64 * 1024
+_OPEN_FILES = 65_536
 _DISK_THREADS = 32
 """Enough for many syncs at once: the file system then makes one of them."""
 
@@ -280,6 +282,7 @@ def serve(settings: Settings, *, ready: Callable[[], None] = lambda: None) -> No
     journal.configure(settings.server.log_level)
     server = settings.server
     _must_be_free(server.host, server.port)
+    _allow_files()
     if any(region.blobs.startswith("s3://") for region in settings.regions.values()):
         # The threads of the S3 client, which `prepare` starts, would be missing in forks.
         multiprocessing.set_start_method("spawn", force=True)
@@ -319,6 +322,14 @@ def _must_be_free(host: str, port: int) -> None:
             return
     except OSError as error:
         raise Conflict(f"Cannot listen on {host}:{port}: {error.strerror}.") from None
+
+
+def _allow_files() -> None:
+    """As many open files as we may have: each download takes two, and the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import socket
 import time
@@ -133,3 +134,20 @@ def test_fifty_stalled_readers_cost_little_and_leave_nothing_open(recorded, head
 
     assert opened == READERS
     assert grown < MOST
+
+
+def test_a_service_allows_itself_as_many_open_files_as_it_may_have(recorded):
+    """Each stalled reader takes two."""
+    demo, _ = recorded
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with serving(demo.config) as service:
+            limits = [
+                resource.prlimit(int(each.name), resource.RLIMIT_NOFILE)
+                for each in processes(service)
+            ]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert set(limits) == {(min(hard, 65_536), hard)}
