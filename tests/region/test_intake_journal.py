@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,22 @@ async def test_a_full_journal_goes_once_its_files_are_synced(folder, monkeypatch
     assert journals(folder) == []
     assert back == contents
     assert left == []
+
+
+async def test_uploads_wait_only_where_the_disk_is_far_behind(folder, monkeypatch):
+    monkeypatch.setattr(intake, "_JOURNAL_SIZE", 1)
+    blobs, may_end = LocalBlobs(folder, min_free_bytes=0), threading.Event()
+    monkeypatch.setattr(blobs.intake, "_sync", lambda _: may_end.wait(10))
+    keys = [await keep(blobs, SOUND) for _ in range(2)]
+    third = asyncio.create_task(keep(blobs, SOUND))
+    done, _ = await asyncio.wait([third], timeout=0.1)
+    may_end.set()
+    keys.append(await third)
+    await blobs.close()
+
+    assert not done
+    assert [kept(folder, key).read_bytes() for key in keys] == [SOUND] * 3
+    assert journals(folder) == []
 
 
 async def test_what_is_deleted_does_not_linger_in_a_journal(local, folder):

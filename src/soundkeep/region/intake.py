@@ -46,6 +46,9 @@ def _syncfs() -> Callable[[int], int] | None:
 
 _SYNCFS = _syncfs()
 _JOURNAL_SIZE = 32 * 1024 * 1024
+_MOST_RETIRING = 2
+"""Journals whose files are being synced, before more waits: that takes long on a busy disk."""
+
 _SEED_SIZE = 32
 _NAME = re.compile(r"[0-9a-f]{32}")
 _SEAL_SIZE = 16
@@ -122,7 +125,8 @@ class Intake:
     async def _take(self, batch: Sequence[Small]) -> None:
         async with self._turn:
             if self._journal is None:
-                await self._retired()  # so that not more comes than the disk can take
+                while len(self._retiring) >= _MOST_RETIRING:
+                    await asyncio.wait(self._retiring, return_when=asyncio.FIRST_COMPLETED)
                 self._journal = await in_thread(lambda: Journal(self._folder))
             journal = self._journal
 
