@@ -14,6 +14,16 @@ from soundkeep.foundation.errors import PreconditionFailed, RangeNotSatisfiable
 MAX_RANGES = 50
 """How many ranges one request may ask for."""
 
+_ASKING = frozenset(
+    {
+        b"if-match",
+        b"if-modified-since",
+        b"if-none-match",
+        b"if-range",
+        b"if-unmodified-since",
+        b"range",
+    }
+)
 _SPACE = " \t"
 _MAX_DIGITS = 19
 _BEYOND = 10**_MAX_DIGITS
@@ -43,6 +53,16 @@ class Slice:
     end: int
 
 
+def asked(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The conditions and ranges among a request's headers; what came in several is one list."""
+    found: dict[str, str] = {}
+    for raw_name, value in raw:
+        if raw_name in _ASKING:
+            name, text = raw_name.decode(), value.decode("latin-1")
+            found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
 def is_fresh(headers: Mapping[str, str], current: Validators) -> bool:
     """Whether the client has this version already: 304 (RFC 9110 §13.2.2).
 
@@ -57,7 +77,7 @@ def is_fresh(headers: Mapping[str, str], current: Validators) -> bool:
             raise PreconditionFailed("The object changed since then.")
     if "if-none-match" in headers:
         return _lists(headers["if-none-match"], current.etag, weakly=True)
-    since = _seconds(headers.get("if-modified-since", ""))
+    since = _seconds(headers["if-modified-since"]) if "if-modified-since" in headers else None
     return since is not None and current.modified_ms // SECOND <= since
 
 

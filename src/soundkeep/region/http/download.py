@@ -38,7 +38,7 @@ def answer(request: Request, region: Region, body: Body) -> Response:
     """
     inline = flag(request, "inline")
     current = Validators(body.etag, body.modified_ms)
-    asked = {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
+    asked = conditional.asked(request.headers.raw)
     headers = {
         "accept-ranges": "bytes",
         "cache-control": "private, no-cache",
