@@ -655,6 +655,41 @@ async def test_a_key_has_few_searches_for_archives_at_a_time(world, monkeypatch)
         assert (await status_of(client, job))["status"] == "DONE"
 
 
+async def test_a_download_that_was_cancelled_asks_for_no_more(world, monkeypatch):
+    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(bulk, "_ASKED_AT_ONCE", 1)
+    ids, client, asked, go_on = await three(world), world.client(), [], asyncio.Event()
+    take = freezing._Freezing.take
+
+    async def noted(self, part) -> None:
+        await take(self, part)
+        asked.append(part)
+        await go_on.wait()
+
+    monkeypatch.setattr(freezing._Freezing, "take", noted)
+    job = await started(client, ids)
+    await client.post(f"{BULK}/download/cancel/{job['zipName']}")
+    go_on.set()
+    await world.idle()
+
+    assert asked == [[ids[0]]]
+
+
+async def test_archives_that_ended_meanwhile_do_not_keep_a_sweep_busy(world, monkeypatch):
+    """One that is over but not yet let go of: what it holds is looked at again later."""
+    ids, client = await three(world), world.client()
+    await started(client, ids)
+    await retention.purge(world.region, world.claims(), ids)
+    world.clock.advance(seconds=7 * DAY_SECONDS + 3600)
+    async with asyncio.timeout(5):
+        removed = await retention.remove_discarded(world.region)
+    world.clock.advance(seconds=1)
+    await retention.tidy(world.region)
+
+    assert removed == 0
+    assert world.files("kept") == []
+
+
 async def test_a_filter_that_finds_nothing_makes_a_job_of_nothing(world):
     job = await started(world.client(), filter="type==meeting")
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from soundkeep.foundation import batches as batches_module
 from soundkeep.foundation.batches import Batches
 
 
@@ -74,6 +75,24 @@ async def test_nobody_returns_before_the_work_is_through():
     disk.free.set()
     await asyncio.gather(*tasks)
     assert disk.kept == ["a", "b"]
+
+
+async def test_where_one_alone_waited_long_for_nothing_the_rest_fail_with_it(monkeypatch):
+    """Otherwise hundreds would wait one after the other for a database that does not answer."""
+    monkeypatch.setattr(batches_module, "_LONG_SECONDS", 0.02)
+    tried = []
+
+    async def locked(batch: Sequence[str]) -> None:
+        tried.append(list(batch))
+        await asyncio.sleep(0.05)
+        raise TimeoutError
+
+    batches = Batches[str]()
+    tasks = [asyncio.create_task(batches.add(item, locked)) for item in "abcdef"]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(each) for each in results] == [TimeoutError] * 6
+    assert tried == [list("abcdef"), ["a"]]
 
 
 async def test_an_error_goes_to_its_owner_and_the_others_are_kept():

@@ -10,14 +10,26 @@ import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from blob_stores import arrive, everything_unsettled, keep, new_key, read
-from region_world import BASE, CALL, CONTENT, FORM, METADATA, NOTHING, OBJECTS, fault, multipart
+from region_world import (
+    BASE,
+    CALL,
+    CONTENT,
+    FORM,
+    METADATA,
+    NOTHING,
+    OBJECTS,
+    an_object,
+    fault,
+    multipart,
+)
 
 from soundkeep.foundation.errors import Unavailable
-from soundkeep.region import bulk, intake, localblobs, retention
+from soundkeep.region import bulk, catalog, intake, localblobs, retention
 from soundkeep.region.localblobs import LocalBlobs
 
 SOUND = b"sound"
@@ -119,7 +131,7 @@ async def test_a_full_journal_goes_once_its_files_are_synced(folder, monkeypatch
 async def test_uploads_wait_only_where_the_disk_is_far_behind(folder, monkeypatch):
     monkeypatch.setattr(intake, "_JOURNAL_SIZE", 1)
     blobs, may_end = LocalBlobs(folder, min_free_bytes=0), threading.Event()
-    monkeypatch.setattr(blobs.intake, "_sync", lambda _: may_end.wait(10))
+    monkeypatch.setattr(blobs.intake, "_sync", lambda *_: may_end.wait(10))
     keys = [await keep(blobs, SOUND) for _ in range(2)]
     third = asyncio.create_task(keep(blobs, SOUND))
     done, _ = await asyncio.wait([third], timeout=0.1)
@@ -288,6 +300,46 @@ async def test_what_no_row_names_goes_with_its_journal(blobs, after_a_cut):
     assert journals(folder) == []
     assert not kept(folder, gone).exists()
     assert await read(found, stays, 0, 5) == b"music"
+
+
+async def test_what_a_killed_process_left_is_decided_while_others_go_on(local, folder):
+    """Otherwise its journal would keep the bytes of what is deleted until the next start."""
+    dead = LocalBlobs(folder, min_free_bytes=0)
+    committed, lost = new_key(), new_key()
+    for key in (committed, lost):
+        await arrive(dead, b"a secret of " + key.encode(), key)
+    await catalog.load(local.region, [an_object(committed, b"a secret of " + committed.encode())])
+    await dead.close()  # as the kernel closes what a killed process had open
+    alive = await local.uploaded(b"of another process")
+    kept(folder, committed).unlink()
+
+    local.clock.now_ms = time.time_ns() // 1_000_000 + 120_000
+    await retention.tidy(local.region)
+    texts = [each.read_bytes() for each in (folder / "intake").iterdir()]
+
+    assert kept(folder, committed).read_bytes() == b"a secret of " + committed.encode()
+    assert not kept(folder, lost).exists()
+    assert kept(folder, alive["id"]).read_bytes() == b"of another process"
+    assert texts == []
+
+
+async def test_an_error_of_the_disk_is_told_to_each_journal(folder, monkeypatch):
+    """The system tells it once for each open file: one file for all would hear of it too late."""
+    monkeypatch.setattr(intake, "_JOURNAL_SIZE", 1)
+    asked = []
+    monkeypatch.setattr(intake, "_SYNCFS", lambda file: asked.append(os.fstat(file).st_ino) or 0)
+    blobs = LocalBlobs(folder, min_free_bytes=0)
+    files = []
+    for _ in range(3):
+        key = new_key()
+        await arrive(blobs, SOUND, key)
+        files += [each.stat().st_ino for each in journals(folder)]
+        await blobs.settle([key])
+        await blobs.rest()
+    await blobs.close()
+
+    assert asked == files
+    assert (folder / "lock").stat().st_ino not in asked
 
 
 async def test_a_journal_in_use_is_nobody_elses(blobs, folder):

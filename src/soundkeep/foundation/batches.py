@@ -13,6 +13,8 @@ from soundkeep.foundation.waiting import to_the_end
 
 T = TypeVar("T")
 
+_LONG_SECONDS = 1.0
+
 Work = Callable[[Sequence[T]], Awaitable[None]]
 """Makes a whole batch durable, or raises and leaves it fit for another try, item by item."""
 
@@ -50,15 +52,26 @@ class Batches(Generic[T]):
             raise
 
     async def _settle(self, batch: Sequence[tuple[T, asyncio.Future[None]]], work: Work[T]) -> None:
-        """Try all together; where that fails, each alone, so that one cannot spoil the others."""
+        """Try all together; where that fails, each alone, so that one cannot spoil the others.
+
+        Where one alone waited long for nothing, the rest would as well: they fail with it.
+        """
+        clock = asyncio.get_running_loop().time
         try:
             await work([item for item, _ in batch])
         except Exception as error:  # noqa: BLE001  whatever it is, it is the item's
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
                 return
-            for each in batch:
+            begun = clock()
+            for number, each in enumerate(batch):
                 await self._settle([each], work)
+                failed = each[1].exception()
+                if failed is not None and clock() - begun > _LONG_SECONDS:
+                    for _, done in batch[number + 1 :]:
+                        done.set_exception(failed)
+                    return
+                begun = clock()
         else:
             for _, done in batch:
                 done.set_result(None)

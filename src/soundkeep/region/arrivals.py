@@ -165,7 +165,11 @@ async def keep(
     async def work(batch: Sequence[Arrival]) -> None:
         await _commit(region, batch)
 
-    await region.arrivals.add(arrival, work)
+    try:
+        await region.arrivals.add(arrival, work)
+    except BaseException:  # also where the caller left: its fate is decided
+        await _give_up(region, object_id)
+        raise
     if name:
         first = await ledger.repeated(region.db, name, customer=claims.customer)
         if first is not None and first[0] != object_id:
@@ -298,20 +302,21 @@ def _check_tag(key: str, value: str) -> None:
 
 async def _commit(region: Region, batch: Sequence[Arrival]) -> None:
     keys = [arrival.stored.blob for arrival in batch]
-    try:
-        await _retire_lost(region, [arrival.stored for arrival in batch])
-        async with region.db.transaction() as tx:
-            used = await _write(region, tx, batch)
-    except Exception:
-        if len(batch) > 1:
-            raise  # each is tried again alone, with its bytes as they are
-        # A commit may have happened although its answer was lost: only what nobody holds goes.
-        # Where even that cannot be found out, the store's leftovers tell the next sweep.
-        with suppress(SoundkeepError):
-            known = await ledger.known_keys(region.db, keys)
-            await region.blobs.discard(key for key in keys if key not in known)
-        raise
+    await _retire_lost(region, [arrival.stored for arrival in batch])
+    async with region.db.transaction() as tx:
+        used = await _write(region, tx, batch)
     region.background(_tidy(region, keys, used))  # nobody has to wait for it
+
+
+async def _give_up(region: Region, key: str) -> None:
+    """Keep nothing of what was not committed.
+
+    A commit may have happened although its answer was lost: only what nobody holds goes. Where
+    even that cannot be found out, the store's leftovers tell the next sweep.
+    """
+    with suppress(SoundkeepError):
+        known = await ledger.known_keys(region.db, [key])
+        await (region.blobs.settle([key]) if key in known else region.blobs.discard([key]))
 
 
 async def _tidy(region: Region, keys: Sequence[str], used: set[str]) -> None:

@@ -98,6 +98,9 @@ class Blobs(Protocol):
     async def leftovers(self, *, after_ms: int, before_ms: int) -> list[str]:
         """Keys of bytes that came between these moments and may have no row."""
 
+    async def abandoned(self, *, before_ms: int) -> list[str]:
+        """Those of them that no upload is at any more, though others are under way."""
+
     async def size(self, key: str) -> int | None:
         """How many bytes there are; None where there is no such blob."""
 

@@ -342,7 +342,7 @@ async def hold(region: Region, customer: str, keys: Collection[str]) -> Hold:
                 until_ms = region.clock() + SILENT_MS
                 return Hold(dict.fromkeys(keys, until_ms), frozenset({job.id}))
             ends = [each for each in (job.ended_ms, job.expires_ms) if each is not None]
-            until_ms, place = min(ends) + _GRACE_MS, 0
+            until_ms, place = max(min(ends) + _GRACE_MS, region.clock() + SILENT_MS), 0
             while (
                 named := await bulkstore.held(region.db, job.id, place, customer=customer)
             ) is not None:

@@ -104,6 +104,18 @@ async def by_id(db: Database | Connection, job_id: str, *, customer: str) -> Job
     return None if row is None else _job(row)
 
 
+async def is_under_way(db: Database, job_id: str, *, customer: str) -> bool:
+    """Whether a job is still to be made: nobody ended it."""
+    row = await db.one(
+        """
+        SELECT 1 FROM bulk_jobs WHERE id = :id AND customer = :customer
+          AND state IN ('NOT_STARTED', 'IN_PROGRESS')
+        """,
+        {"id": job_id, "customer": customer},
+    )
+    return row is not None
+
+
 async def of_client(
     db: Database, *, customer: str, client: str, before: tuple[int, str], limit: int
 ) -> list[Job]:
@@ -127,7 +139,13 @@ async def of_client(
 
 
 async def under_way(tx: Connection, *, customer: str, client: str, since_ms: int) -> int:
-    """How many of a client's jobs are being made, as far as was said since then."""
+    """How many of a client's jobs are being made, as far as was said since then.
+
+    Nobody else counts them before the transaction ends.
+    """
+    if tx.engine == "postgresql":  # on SQLite there is one writer at a time as it is
+        name = f"bulk {customer} {client}"
+        await tx.all("SELECT pg_advisory_xact_lock(hashtext(:name))", {"name": name})
     row = await tx.one(
         """
         SELECT count(*) FROM bulk_jobs

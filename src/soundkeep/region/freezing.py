@@ -76,7 +76,10 @@ class _Freezing:
                 self._names.give(name, name)
 
     async def take(self, ids: Sequence[str]) -> None:
-        """The next objects that are asked for."""
+        """The next objects that are asked for; Gone where nobody asks for them any more."""
+        job = self._job
+        if not await bulkstore.is_under_way(self._region.db, job.id, customer=job.customer):
+            raise Gone(_ENDED)
         if self._with_manifest and self._told is None:
             self._told = _Told(self._region)
         found = await bulkstore.candidates(

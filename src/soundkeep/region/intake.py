@@ -68,7 +68,8 @@ class Small:
 class Intake:
     """Takes small bodies, by one journal after the other in a folder.
 
-    `place` gives a body its file, `sync` makes the files of keys durable: both in a thread.
+    `place` gives a body its file, `sync` makes the files of keys durable: both in a thread. The
+    latter gets the journal's descriptor, which is told of all that failed since it was opened.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Intake:
         folder: Path,
         *,
         place: Callable[[Small], None],
-        sync: Callable[[Sequence[str]], None],
+        sync: Callable[[int, Sequence[str]], None],
     ) -> None:
         self._folder = folder
         self._place = place
@@ -119,7 +120,9 @@ class Intake:
     async def close(self) -> None:
         """The same; what is open is left to the next start."""
         await self.rest()
-        for journal in set(self._undecided.values()):
+        left = set(self._undecided.values())
+        self._undecided.clear()
+        for journal in left:
             journal.let_go()
 
     async def _take(self, batch: Sequence[Small]) -> None:
@@ -165,12 +168,11 @@ class Intake:
     def _retire(self, journal: Journal) -> None:
         """Sync the files of a journal, then remove it; where that fails the next start does it."""
         try:
-            self._sync(journal.keys)
+            self._sync(journal.file, journal.keys)
+            journal.remove()
         except OSError as error:
             log.warning("intake", error=str(error), left=journal.path.name)
             journal.let_go()
-        else:
-            journal.remove()
 
 
 class Journal:
@@ -184,9 +186,10 @@ class Journal:
         self.size = 0
         self._seed = secrets.token_bytes(_SEED_SIZE)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._file = os.open(self.path, flags, 0o600)
+        self.file = os.open(self.path, flags, 0o600)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.path.stat()  # nobody took it for one that was left behind
             self._write(self._seed)
             sync_folder(folder)
         except BaseException:
@@ -201,22 +204,22 @@ class Journal:
             pieces += [head, each.key.encode(), each.body]
             at += len(head) + len(each.key) + len(each.body)
         self._write(b"".join(pieces))
-        os.fdatasync(self._file)
+        os.fdatasync(self.file)
         self.keys += [each.key for each in bodies]
 
     def let_go(self) -> None:
         """Leave it to the next start."""
-        os.close(self._file)
+        os.close(self.file)
 
     def remove(self) -> None:
         """All that it holds is durable elsewhere."""
         self.path.unlink(missing_ok=True)
-        os.close(self._file)
+        os.close(self.file)
 
     def _write(self, content: bytes) -> None:
         rest = memoryview(content)
         while rest:
-            written = os.write(self._file, rest)
+            written = os.write(self.file, rest)
             rest = rest[written:]
             self.size += written
 

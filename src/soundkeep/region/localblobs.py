@@ -100,23 +100,28 @@ class LocalBlobs:
         ours = self.intake.undecided()
 
         def work() -> list[str]:
-            found = {path.name for path in since(self._incoming) if is_key(path.name)}
-            for path in since(self._journals):
-                found.update(ours.get(path.name, ()))
-                left = Left.found(path)
-                if left is not None:
-                    found.update(left.keys)
-                    self._remember(left)
-            return sorted(found)
-
-        def since(folder: Path) -> Iterator[Path]:
-            for entry in os.scandir(folder):
-                with suppress(FileNotFoundError):  # settled meanwhile
-                    came_ms = entry.stat().st_mtime * SECOND
-                    if after_ms <= came_ms < before_ms:
-                        yield Path(entry.path)
+            incoming = _between(self._incoming, after_ms, before_ms)
+            found = {path.name for path in incoming if is_key(path.name)}
+            journals = list(_between(self._journals, after_ms, before_ms))
+            found.update(*(ours.get(path.name, ()) for path in journals))
+            return sorted(found.union(self._found_in(journals)))
 
         return await in_thread(work)
+
+    async def abandoned(self, *, before_ms: int) -> list[str]:
+        """Keys in journals of processes that were killed since, where nobody is at them."""
+        return await in_thread(
+            lambda: sorted(self._found_in(_between(self._journals, 0, before_ms)))
+        )
+
+    def _found_in(self, journals: Iterable[Path]) -> set[str]:
+        found = set[str]()
+        for path in journals:
+            left = Left.found(path)
+            if left is not None:
+                found.update(left.keys)
+                self._remember(left)
+        return found
 
     async def size(self, key: str) -> int | None:
         """How many bytes there are; None where there is no such blob."""
@@ -259,19 +264,22 @@ class LocalBlobs:
     def _restore(self, keys: Sequence[str]) -> None:
         """Make sure of files that a journal left behind has, too."""
         for key in keys:
-            body, path = self._left[key].body(key), Path(self._path(key))
-            if not path.exists() or path.read_bytes() != body:
-                self.remove(key)
+            body, path = self._left[key].body(key), self._path(key)
+            if not _is_safe(path, body):
+                self._make_folder(key)
                 incoming = self._incoming / key
+                incoming.unlink(missing_ok=True)
+                incoming.touch(0o600)
                 incoming.write_bytes(body)
-                incoming.chmod(0o600)
-                self.link_kept(incoming)
-        self._sync_kept(keys)
+                sync_files([str(incoming)])
+                incoming.replace(path)  # somebody may be reading it
+        for folder in {self._folder(key) for key in keys}:
+            sync_folder(folder)
         for key in keys:
             self._forget(key)
 
-    def _sync_kept(self, keys: Sequence[str]) -> None:
-        if sync_system(self._lock):
+    def _sync_kept(self, journal: int, keys: Sequence[str]) -> None:
+        if sync_system(journal):
             return
         sync_files([self._path(key) for key in keys])
         for folder in {self._folder(key) for key in keys}:
@@ -460,6 +468,25 @@ async def _pieces(
             yield piece
     finally:
         os.close(file)
+
+
+def _between(folder: Path, after_ms: int, before_ms: int) -> Iterator[Path]:
+    """What in a folder was last written between these moments."""
+    for entry in os.scandir(folder):
+        with suppress(FileNotFoundError):  # settled meanwhile
+            if after_ms <= entry.stat().st_mtime * SECOND < before_ms:
+                yield Path(entry.path)
+
+
+def _is_safe(path: str, body: bytes) -> bool:
+    """Whether a file has these bytes, and goes on to after a power cut."""
+    try:
+        if Path(path).read_bytes() != body:
+            return False
+        sync_files([path])
+    except OSError:
+        return False
+    return True
 
 
 def _write(file: int, content: bytes) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from soundkeep.foundation import audit
 from soundkeep.foundation.audit import Deed, Event
 from soundkeep.foundation.claims import Claims, internal
-from soundkeep.foundation.clock import DAY
+from soundkeep.foundation.clock import DAY, MINUTE
 from soundkeep.foundation.errors import BadInput
 from soundkeep.region import bulk, catalog, ledger, resumable, store, uploadstore
 from soundkeep.region.ledger import Usage
@@ -20,6 +20,7 @@ from soundkeep.region.plane import Region, must_live_here
 _AT_ONCE = 500
 _MOVED_AT_ONCE = 1000
 _FEW = 100
+_ABANDONED_MS = MINUTE
 _OLDEST_MS = 30 * DAY
 _YOUNGEST_MS = DAY
 """In a shared store: between these, what no row names was left by a crash."""
@@ -31,7 +32,13 @@ async def sweep(region: Region, *, after_ms: int = 0, before_ms: int = 2**62) ->
     To be run while nobody uploads what came between these moments: at start, under the folder's
     lock, or of what is so old that no upload can be at it.
     """
-    keys = await region.blobs.leftovers(after_ms=after_ms, before_ms=before_ms)
+    return await _decide(
+        region, await region.blobs.leftovers(after_ms=after_ms, before_ms=before_ms)
+    )
+
+
+async def _decide(region: Region, keys: Sequence[str]) -> tuple[int, int]:
+    """Finish what a row names, and discard the rest."""
     finished = 0
     for start in range(0, len(keys), _AT_ONCE):
         part = keys[start : start + _AT_ONCE]
@@ -62,10 +69,20 @@ async def at_start(region: Region) -> tuple[int, int]:
 async def tidy(region: Region) -> None:
     """What time brings: things expire, and bytes that nothing holds are removed."""
     await region.blobs.rest()
+    await _take_over(region)
     await resumable.expire(region)
     await bulk.expire(region)
     await purge_revoked(region)
     await remove_discarded(region)
+
+
+async def _take_over(region: Region) -> None:
+    """Decide what processes were at that were killed, and let go of what they kept of it."""
+    keys = await region.blobs.abandoned(before_ms=region.clock() - _ABANDONED_MS)
+    if keys:
+        async with region.db.transaction() as tx:
+            await ledger.wait_for_commits(tx)
+        await _decide(region, keys)
 
 
 async def survey(region: Region) -> tuple[int, list[str]]:
