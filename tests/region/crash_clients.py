@@ -122,7 +122,7 @@ class Clients:
             self.remove: 4,
             self.start: 8,
             self.read: 12,
-            self.cancel: 2,
+            self.cancel: 4,
             self.clear: 1,
         }
 

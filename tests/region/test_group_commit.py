@@ -11,6 +11,7 @@ import pytest
 
 from soundkeep.foundation import batches as batches_module
 from soundkeep.foundation.batches import Batches
+from soundkeep.foundation.errors import StorageFull, Unavailable
 
 
 class Disk:
@@ -77,22 +78,35 @@ async def test_nobody_returns_before_the_work_is_through():
     assert disk.kept == ["a", "b"]
 
 
-async def test_where_one_alone_waited_long_for_nothing_the_rest_fail_with_it(monkeypatch):
-    """Otherwise hundreds would wait one after the other for a database that does not answer."""
-    monkeypatch.setattr(batches_module, "_LONG_SECONDS", 0.02)
+async def fates(error: Exception) -> tuple[list[object], list[list[str]]]:
+    """What becomes of six items that all wait long and fail so, and what was tried."""
     tried = []
 
-    async def locked(batch: Sequence[str]) -> None:
+    async def slow(batch: Sequence[str]) -> None:
         tried.append(list(batch))
         await asyncio.sleep(0.05)
-        raise TimeoutError
+        raise error
 
     batches = Batches[str]()
-    tasks = [asyncio.create_task(batches.add(item, locked)) for item in "abcdef"]
-    results = await asyncio.gather(*tasks, return_exceptions=True)
+    tasks = [asyncio.create_task(batches.add(item, slow)) for item in "abcdef"]
+    return await asyncio.gather(*tasks, return_exceptions=True), tried
 
-    assert [type(each) for each in results] == [TimeoutError] * 6
+
+async def test_where_one_alone_waited_for_nothing_the_rest_fail_with_it(monkeypatch):
+    """Otherwise hundreds would wait one after the other for a database that does not answer."""
+    monkeypatch.setattr(batches_module, "_LONG_SECONDS", 0.02)
+    results, tried = await fates(Unavailable("The database is busy: try again."))
+
+    assert {type(each) for each in results} == {Unavailable}
     assert tried == [list("abcdef"), ["a"]]
+
+
+async def test_what_was_refused_to_one_is_never_told_to_another(monkeypatch):
+    """The words may have the figures of another customer."""
+    monkeypatch.setattr(batches_module, "_LONG_SECONDS", 0.02)
+    _, tried = await fates(StorageFull("Your company's quota is 5 bytes."))
+
+    assert tried == [list("abcdef"), *([each] for each in "abcdef")]
 
 
 async def test_an_error_goes_to_its_owner_and_the_others_are_kept():

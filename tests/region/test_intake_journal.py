@@ -323,6 +323,18 @@ async def test_what_a_killed_process_left_is_decided_while_others_go_on(local, f
     assert texts == []
 
 
+async def test_what_could_not_be_decided_is_told_again(blobs, after_a_cut):
+    key = new_key()
+    await arrive(blobs, SOUND, key)
+    found, folder = after_a_cut()
+    told = [await found.abandoned(before_ms=2**62) for _ in range(2)]
+    await found.discard([key])
+
+    assert told == [[key], [key]]
+    assert await found.abandoned(before_ms=2**62) == []
+    assert journals(folder) == []
+
+
 async def test_an_error_of_the_disk_is_told_to_each_journal(folder, monkeypatch):
     """The system tells it once for each open file: one file for all would hear of it too late."""
     monkeypatch.setattr(intake, "_JOURNAL_SIZE", 1)

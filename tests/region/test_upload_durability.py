@@ -254,20 +254,21 @@ async def test_a_commit_that_is_refused_leaves_nothing(local):
 
 
 class Unreliable:
-    """A database at the far end of a bad line."""
+    """A database at the far end of a bad line: the answer to the first commit is lost."""
 
-    def __init__(self, db, *, commits: bool, reads: bool) -> None:
+    def __init__(self, db, *, recovers: bool) -> None:
         self._db = db
-        self._commits = commits
-        self._reads = reads
+        self._recovers = recovers
+        self._lost = False
         self.engine = db.engine
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        if self._commits:
-            async with self._db.transaction() as tx:
-                yield tx
-        raise Unavailable("The line was cut.")
+        async with self._db.transaction() as tx:
+            yield tx
+        if not (self._lost and self._recovers):
+            self._lost = True
+            raise Unavailable("The line was cut.")
 
     async def one(self, sql, params):
         return await self._db.one(sql, params)
@@ -276,16 +277,35 @@ class Unreliable:
         return await self._db.all(sql, params)
 
     async def scan(self, sql, params):
-        if not self._reads:
+        if self._lost and not self._recovers:
             raise Unavailable("The line was cut.")
         return await self._db.scan(sql, params)
 
 
+class Late(Unreliable):
+    """The same, where the first commit happens some time after the failure."""
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        if self._lost:
+            async with self._db.transaction() as tx:
+                yield tx
+            return
+        self._lost = True
+        writing = self._db.transaction()
+        yield await writing.__aenter__()
+
+        async def commit() -> None:
+            await asyncio.sleep(0.3)
+            await writing.__aexit__(None, None, None)
+
+        self.committing = asyncio.create_task(commit())
+        raise Unavailable("The line was cut.")
+
+
 async def test_a_commit_whose_answer_was_lost_keeps_its_bytes(world):
     """The caller is told of a failure, yet the row is there: so must be what it names."""
-    region = dataclasses.replace(
-        world.region, db=Unreliable(world.region.db, commits=True, reads=True)
-    )
+    region = dataclasses.replace(world.region, db=Unreliable(world.region.db, recovers=True))
     answer = await world.upload(b"sound", client=world.client(region))
     (found,) = (await world.client().get(OBJECTS)).json()["content"]
     content = await world.client().get(f"{OBJECTS}/{found['id']}/content")
@@ -296,10 +316,22 @@ async def test_a_commit_whose_answer_was_lost_keeps_its_bytes(world):
     assert await world.everything() == ONE
 
 
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+async def test_a_commit_that_happens_after_the_failure_keeps_its_bytes(world):
+    line = Late(world.region.db, recovers=True)
+    region = dataclasses.replace(world.region, db=line)
+    answer = await world.upload(b"sound", client=world.client(region))
+    await line.committing
+    (found,) = (await world.client().get(OBJECTS)).json()["content"]
+    content = await world.client().get(f"{OBJECTS}/{found['id']}/content")
+
+    assert fault(answer)[0] == 503
+    assert content.content == b"sound"
+    assert await world.everything() == ONE
+
+
 async def test_what_cannot_be_settled_now_is_left_to_the_next_sweep(world):
-    region = dataclasses.replace(
-        world.region, db=Unreliable(world.region.db, commits=True, reads=False)
-    )
+    region = dataclasses.replace(world.region, db=Unreliable(world.region.db, recovers=False))
     answer = await world.upload(b"sound", client=world.client(region))
     left = await everything_unsettled(world.region.blobs)
     swept = await retention.sweep(world.region)

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from soundkeep.foundation.errors import Unavailable
 from soundkeep.foundation.waiting import to_the_end
 
 T = TypeVar("T")
@@ -54,7 +55,8 @@ class Batches(Generic[T]):
     async def _settle(self, batch: Sequence[tuple[T, asyncio.Future[None]]], work: Work[T]) -> None:
         """Try all together; where that fails, each alone, so that one cannot spoil the others.
 
-        Where one alone waited long for nothing, the rest would as well: they fail with it.
+        Where one alone waited long for something that does not answer, the rest would as well: they
+        fail with it. No other failure is passed on, since its words are for its owner.
         """
         clock = asyncio.get_running_loop().time
         try:
@@ -67,7 +69,7 @@ class Batches(Generic[T]):
             for number, each in enumerate(batch):
                 await self._settle([each], work)
                 failed = each[1].exception()
-                if failed is not None and clock() - begun > _LONG_SECONDS:
+                if isinstance(failed, Unavailable) and clock() - begun > _LONG_SECONDS:
                     for _, done in batch[number + 1 :]:
                         done.set_exception(failed)
                     return

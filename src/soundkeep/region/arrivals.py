@@ -25,6 +25,7 @@ from soundkeep.foundation.errors import (
     SoundkeepError,
     StorageFull,
     TooLarge,
+    Unavailable,
 )
 from soundkeep.region import ledger, store
 from soundkeep.region.blobs import Incoming
@@ -167,8 +168,9 @@ async def keep(
 
     try:
         await region.arrivals.add(arrival, work)
-    except BaseException:  # also where the caller left: its fate is decided
-        await _give_up(region, object_id)
+    except BaseException as error:  # also where the caller left: its fate is decided
+        refused = isinstance(error, SoundkeepError) and not isinstance(error, Unavailable)
+        await _give_up(region, object_id, refused=refused)
         raise
     if name:
         first = await ledger.repeated(region.db, name, customer=claims.customer)
@@ -308,13 +310,16 @@ async def _commit(region: Region, batch: Sequence[Arrival]) -> None:
     region.background(_tidy(region, keys, used))  # nobody has to wait for it
 
 
-async def _give_up(region: Region, key: str) -> None:
+async def _give_up(region: Region, key: str, *, refused: bool) -> None:
     """Keep nothing of what was not committed.
 
-    A commit may have happened although its answer was lost: only what nobody holds goes. Where
-    even that cannot be found out, the store's leftovers tell the next sweep.
+    Unless it was refused, a commit may happen although its answer was lost: only what nobody holds
+    in the end goes. Where that cannot be found out, the store's leftovers tell the next sweep.
     """
     with suppress(SoundkeepError):
+        if not refused and region.db.engine == "postgresql":  # SQLite told what became of it
+            async with region.db.transaction() as tx:
+                await ledger.wait_for_commits(tx)
         known = await ledger.known_keys(region.db, [key])
         await (region.blobs.settle([key]) if key in known else region.blobs.discard([key]))
 

@@ -110,9 +110,12 @@ class LocalBlobs:
 
     async def abandoned(self, *, before_ms: int) -> list[str]:
         """Keys in journals of processes that were killed since, where nobody is at them."""
-        return await in_thread(
-            lambda: sorted(self._found_in(_between(self._journals, 0, before_ms)))
-        )
+
+        def work() -> list[str]:
+            found = self._found_in(_between(self._journals, 0, before_ms))
+            return sorted(found.union(self._left))  # and what could not be decided then
+
+        return await in_thread(work)
 
     def _found_in(self, journals: Iterable[Path]) -> set[str]:
         found = set[str]()
