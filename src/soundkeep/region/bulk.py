@@ -90,7 +90,7 @@ async def start(region: Region, claims: Claims, wanted: Wanted) -> Job:
     )
     async with region.db.transaction() as tx:  # first of all: from here on no byte is removed
         if wanted.filter is not None:
-            await _must_wait_for_none(tx, job)
+            await _must_have_few(tx, job)
         await bulkstore.add(tx, job, customer=claims.customer)
     freezing = region.background(
         freeze(region, claims, job, batches, with_manifest=wanted.manifest)
@@ -101,7 +101,7 @@ async def start(region: Region, claims: Claims, wanted: Wanted) -> Job:
     return await _by_id(region, claims, job.id)
 
 
-async def _must_wait_for_none(tx: Connection, job: Job) -> None:
+async def _must_have_few(tx: Connection, job: Job) -> None:
     since_ms = job.created_ms - SILENT_MS
     found = await bulkstore.under_way(
         tx, customer=job.customer, client=job.client, since_ms=since_ms

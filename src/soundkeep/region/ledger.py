@@ -141,8 +141,8 @@ async def known_keys(
     return {row[0] for row in rows}
 
 
-async def wait_for_commits(tx: Connection) -> None:  # every customer: at start, before a sweep
-    """Until PostgreSQL is through with what processes sent it that were killed since."""
+async def wait_for_commits(tx: Connection) -> None:  # every customer: before a sweep
+    """Until PostgreSQL is through with what it was sent, also by who is gone or lost the line."""
     if tx.engine == "postgresql":
         await tx.run("LOCK TABLE blobs IN SHARE MODE")
 
